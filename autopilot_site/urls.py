@@ -1,0 +1,24 @@
+"""Every path the site answers."""
+
+from django.contrib import admin
+from django.http import HttpRequest, HttpResponse
+from django.urls import include, path, re_path
+from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
+
+from scheduling.api.views import NothingHere
+
+
+def livez(request: HttpRequest) -> HttpResponse:
+    """Answer that the process lives, without touching a neighbour."""
+    return HttpResponse("ok", content_type="text/plain")
+
+
+urlpatterns = [
+    path("livez", livez, name="livez"),
+    path("api/v1/", include("scheduling.api.urls")),
+    path("api/schema/", SpectacularAPIView.as_view(), name="schema"),
+    path("api/docs/", SpectacularSwaggerView.as_view(url_name="schema"), name="docs"),
+    # Last of /api/: with DEBUG on too, an unknown path is a problem and no page.
+    re_path(r"^api/", NothingHere.as_view()),
+    path("admin/", admin.site.urls),
+]

@@ -1,0 +1,166 @@
+"""How a claim ends without an acknowledgement: renewed, given back, failed or rescued.
+
+All say `WHERE claim_token = mine`, as `claims` does, and write their audit entry in the
+same transaction.
+"""
+
+import uuid
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.db import transaction
+
+from scheduling.adapters.claims import LEASE, ClaimedJob, engine_entry
+from scheduling.adapters.clock import database_now
+from scheduling.adapters.owner import Owner
+from scheduling.domain.lifecycle import TransitionStatus
+from scheduling.domain.phases import format_instant
+from scheduling.models import ScheduledTransition
+
+LEASE_RAN_OUT = "its lease ran out"
+
+
+def renew(token: uuid.UUID) -> int:
+    """Prolong the lease on all that the token holds; return how many jobs that is."""
+    return ScheduledTransition.objects.filter(claim_token=token).update(
+        lease_until=database_now() + LEASE
+    )
+
+
+def give_back(
+    token: uuid.UUID,
+    jobs: Sequence[ClaimedJob],
+    *,
+    error: str,
+    unproven: bool,
+    next_look: timedelta = timedelta(seconds=1),
+) -> None:
+    """Put jobs back to scheduled without using up an attempt.
+
+    Args:
+        unproven: Whether the record may be on the topic all the same; the topic is then
+            searched before anything else is done with the job.
+        next_look: About when the next attempt may be, for the reader; the job stays
+            ready, so that its place in the order of its key is kept.
+    """
+    with transaction.atomic():
+        now = database_now()
+        for row in _held(token, jobs):
+            changes: dict[str, Any] = {"error": error[:500]}
+            if unproven:
+                row.unproven_since = row.unproven_since or row.started_at
+                changes["unprovenSince"] = _shown(row.unproven_since)
+            row.attempts -= 1
+            row.next_attempt_at = now + next_look
+            _release(row, now=now, error=error)
+            _audit_row(row, "transition.given_back", now=now, changes=changes)
+
+
+def fail_attempt(
+    token: uuid.UUID, job: ClaimedJob, *, error: str, unproven: bool, wait: timedelta
+) -> TransitionStatus | None:
+    """End an attempt that counts: back to scheduled after `wait`, or failed for good.
+
+    Returns:
+        The new status, or None where the job is no longer held.
+    """
+    with transaction.atomic():
+        now = database_now()
+        for row in _held(token, [job]):
+            if unproven:
+                row.unproven_since = row.unproven_since or row.started_at
+            changes = {"attempt": row.attempts, "error": error[:500]}
+            if row.attempts >= row.max_attempts:
+                _release(row, now=now, error=error, status=TransitionStatus.FAILED)
+                _audit_row(row, "transition.failed", now=now, changes=changes)
+            else:
+                row.next_attempt_at = row.ready_at = now + wait
+                changes["nextAttemptAt"] = _shown(row.next_attempt_at)
+                _release(row, now=now, error=error)
+                _audit_row(row, "transition.attempt_failed", now=now, changes=changes)
+            return row.current_status
+    return None
+
+
+def rescue_abandoned() -> int:
+    """Free the jobs whose owner is dead or let its lease run out; return how many.
+
+    Their attempts had an unknown outcome. A death uses up no attempt: only a refusal of
+    the record and a job timeout do (contract, section 2).
+    """
+    now = database_now()
+    dead: dict[uuid.UUID, str] = {}
+    for row in ScheduledTransition.objects.filter(status=TransitionStatus.RUNNING).only(
+        "claim_token", "claimed_by", "started_at", "lease_until"
+    ):
+        if row.claim_token in dead or not (
+            row.claim_token and row.started_at and row.lease_until
+        ):
+            continue
+        if row.lease_until <= now:
+            dead[row.claim_token] = LEASE_RAN_OUT
+        elif Owner.parse(row.claimed_by).is_dead(claimed_at=row.started_at):
+            dead[row.claim_token] = "its worker died"
+    return sum(_rescue(token, reason=reason) for token, reason in dead.items())
+
+
+def _rescue(token: uuid.UUID, *, reason: str) -> int:
+    """Free what the token holds, unless its owner renewed the lease meanwhile."""
+    with transaction.atomic():
+        now = database_now()
+        rows = list(_held(token, None))
+        if reason == LEASE_RAN_OUT:
+            rows = [row for row in rows if row.lease_until and row.lease_until <= now]
+        for row in rows:
+            row.unproven_since = row.unproven_since or row.started_at
+            row.attempts -= 1
+            _release(row, now=now, error=reason)
+            changes = {"error": reason, "unprovenSince": _shown(row.unproven_since)}
+            _audit_row(row, "transition.rescued", now=now, changes=changes)
+    return len(rows)
+
+
+def _held(
+    token: uuid.UUID, jobs: Sequence[ClaimedJob] | None
+) -> Sequence[ScheduledTransition]:
+    """Return the rows that the token still holds, locked."""
+    rows = ScheduledTransition.objects.select_for_update().filter(claim_token=token)
+    if jobs is not None:
+        rows = rows.filter(id__in=[job.id for job in jobs])
+    return list(rows.order_by("id"))
+
+
+def _release(
+    row: ScheduledTransition,
+    *,
+    now: datetime,
+    error: str,
+    status: TransitionStatus = TransitionStatus.SCHEDULED,
+) -> None:
+    """Save the row without its claim."""
+    row.status = status
+    row.claim_token = row.lease_until = None
+    row.last_error = error[:500]
+    row.updated_at = now
+    row.finalized_at = now if status is TransitionStatus.FAILED else None
+    row.save()
+
+
+def _audit_row(
+    row: ScheduledTransition, action: str, *, now: datetime, changes: dict[str, Any]
+) -> None:
+    """Write the audit entry of a released row."""
+    engine_entry(
+        row,
+        action,
+        now=now,
+        old=TransitionStatus.RUNNING,
+        new=row.current_status,
+        changes=changes,
+    ).save()
+
+
+def _shown(instant: datetime | None) -> str | None:
+    """Return the instant as the outside sees it."""
+    return format_instant(instant) if instant else None

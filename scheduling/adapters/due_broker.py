@@ -1,0 +1,240 @@
+"""django-q2's broker for us: sleeps until something is due, then opens a lane.
+
+The pusher process calls `dequeue` in a loop. Ours looks at the rows, waits until the
+earlier of the next instant and a wake-up, and hands the task `publish_due` to a worker a
+little ahead of the instant; the worker claims at the instant itself. Between that it
+frees the jobs of dead owners, starts the periodic chores, and passes ordinary django-q2
+tasks on.
+"""
+
+import logging
+import time
+import uuid
+from datetime import timedelta
+from typing import Any
+
+from django.conf import settings
+from django.db import Error as DatabaseError
+from django.db import connection
+from django.dispatch import receiver
+from django.utils import timezone
+from django_q.brokers.orm import ORM
+from django_q.signals import post_spawn
+from django_q.signing import SignedPackage
+from typing_extensions import override
+
+from scheduling.adapters.claim_ends import rescue_abandoned
+from scheduling.adapters.clock import ClockGuard, database_now
+from scheduling.adapters.event_publisher import process_publisher
+from scheduling.adapters.lanes import current_board
+from scheduling.adapters.look import Look, look
+from scheduling.adapters.wake import CHANNEL
+from scheduling.conf import age_limit
+from scheduling.models import Housekeeping
+
+logger = logging.getLogger("autopilot.due_broker")
+
+# A lane is opened this much ahead of the instant: the hand-over takes about 1 ms, a
+# busy machine several.
+LEAD_SECONDS = 0.025
+# Open lanes that leave something due for longer than this need another one beside them.
+BEHIND_SECONDS = 0.010
+# The slow look for lost wake-ups; on SQLite nobody else can wake this process.
+SAFETY_SECONDS = {"postgresql": 1.0, "sqlite": 0.2}
+RESCUE_EVERY_SECONDS = 0.5
+LONGEST_BARREN_WAIT_SECONDS = 0.5
+DATABASE_DOWN_WAIT_SECONDS = (0.2, 0.5, 1.0, 2.0)
+PUBLISH_TASK = "scheduling.tasks.publish_due"
+# How often the chores' table is asked, at the most.
+CHORES_EVERY_SECONDS = 5.0
+Task = tuple[int | None, str]
+
+
+class DueBroker(ORM):  # type: ignore[misc]  # django-q2 has no types
+    """Hands out lanes at their instants, and what else waits in django-q2's queue."""
+
+    def __init__(self, list_key: str | None = None) -> None:
+        super().__init__(list_key)
+        self._reset()
+
+    def _reset(self) -> None:
+        """Forget what belongs to one process."""
+        self._listening_on: Any = None
+        self._guard = ClockGuard()
+        self._rescued_at = 0.0
+        self._chores_at = 0.0
+        self._barren_lanes = 0
+        self._claimed_before = 0
+        self._failures = 0
+        self._was_trusted = True
+
+    @override
+    def __setstate__(self, state: Any) -> None:
+        super().__setstate__(state)
+        self._reset()
+
+    @override
+    def dequeue(self) -> list[Task] | None:
+        """Return the tasks to run now, after at most about a second."""
+        try:
+            tasks = self._next_tasks()
+        except DatabaseError as error:
+            self._wait_for_database(error)
+            return None
+        self._failures = 0
+        return tasks
+
+    def _next_tasks(self) -> list[Task] | None:
+        """Look once; return tasks, or wait as long as nothing can be due."""
+        self._listen()
+        seen = look(queue=self.list_key, age_limit=age_limit())
+        self._rescue(seen)
+        if seen.has_task:
+            return list(super().dequeue() or [])
+        chores = self._due_chores()
+        if chores:
+            return chores
+        if not self._may_fire():
+            self._wait(SAFETY_SECONDS[connection.vendor])
+            return None
+        return self._open_lane_or_wait(seen)
+
+    def _open_lane_or_wait(self, seen: Look) -> list[Task] | None:
+        """Open a lane for what is due within the lead, or sleep until then."""
+        lanes = current_board()
+        safety = SAFETY_SECONDS[connection.vendor]
+        if seen.next_ready_at is None or lanes.is_stopping:
+            self._wait(safety)
+            return None
+        ahead = (seen.next_ready_at - seen.now).total_seconds()
+        lead = -BEHIND_SECONDS if lanes.open_lanes else LEAD_SECONDS
+        if ahead > lead:
+            self._wait(min(safety, ahead - lead))
+            return None
+        pause = self._barren_pause()
+        if lanes.open_lanes >= lanes.lanes or pause:
+            self._wait(pause or safety)
+            if pause and lanes.open_lanes == 0:
+                self._claimed_before = -1
+            return None
+        self._claimed_before = lanes.claimed
+        lanes.open_one()
+        logger.debug("a lane opens %.1f ms ahead", ahead * 1000)
+        return [_task(PUBLISH_TASK, seen.next_ready_at.timestamp())]
+
+    def _barren_pause(self) -> float:
+        """Return how long to leave ready jobs alone that the last lanes couldn't claim.
+
+        What is ready may still be held back by the order of its key or by the limit of
+        running jobs. Doubling waits keep that from spinning.
+        """
+        lanes = current_board()
+        if self._claimed_before == -1:
+            self._claimed_before = lanes.claimed
+            return 0.0
+        if lanes.claimed != self._claimed_before or lanes.open_lanes:
+            self._barren_lanes = 0
+            return 0.0
+        self._barren_lanes += 1
+        if self._barren_lanes <= 1:
+            return 0.0
+        wait: float = 0.01 * 2 ** min(self._barren_lanes, 10)
+        return min(wait, LONGEST_BARREN_WAIT_SECONDS)
+
+    def _rescue(self, seen: Look) -> None:
+        """Free the jobs of dead owners, now and then."""
+        if seen.running and time.monotonic() - self._rescued_at > RESCUE_EVERY_SECONDS:
+            self._rescued_at = time.monotonic()
+            rescued = rescue_abandoned()
+            if rescued:
+                logger.warning("rescued %d jobs from dead workers", rescued)
+
+    def _due_chores(self) -> list[Task]:
+        """Return the periodic chores whose time has come; one host gets each."""
+        chores: dict[str, timedelta] = settings.CHORES
+        often = min(interval.total_seconds() for interval in chores.values())
+        if time.monotonic() - self._chores_at < min(often, CHORES_EVERY_SECONDS):
+            return []
+        self._chores_at = time.monotonic()
+        now = database_now()
+        return [
+            _task(path)
+            for path, interval in chores.items()
+            if Housekeeping.take(path, interval=interval, now=now)
+        ]
+
+    def _may_fire(self) -> bool:
+        """Tell whether the clock can be trusted; PostgreSQL's always is."""
+        if connection.vendor == "postgresql":
+            return True
+        self._guard.tick()
+        if self._guard.may_fire != self._was_trusted:
+            self._was_trusted = self._guard.may_fire
+            if self._was_trusted:
+                logger.warning("the clock is right again: firing goes on")
+            else:
+                logger.critical(
+                    "the clock was stepped by %+.1f s: nothing fires until it is set "
+                    "right, or until the cluster is restarted",
+                    self._guard.step_seconds,
+                )
+        return self._was_trusted
+
+    def _listen(self) -> None:
+        """Listen for wake-ups on this process's PostgreSQL session."""
+        if connection.vendor != "postgresql":
+            return
+        connection.ensure_connection()
+        session = connection.connection
+        if session is not self._listening_on:
+            # One that arrives while a query is answered would else wait unseen.
+            session.add_notify_handler(lambda _: current_board().wake())
+            with connection.cursor() as cursor:
+                cursor.execute(f"LISTEN {CHANNEL}")
+            self._listening_on = session
+
+    def _wait(self, seconds: float) -> None:
+        """Sleep until woken by a commit elsewhere or a lane's end, or for so long."""
+        if connection.vendor != "postgresql":
+            current_board().wait([], timeout_seconds=seconds)
+            return
+        session = connection.connection
+        current_board().wait([session.fileno()], timeout_seconds=seconds)
+        # Whatever a notification says: the next look reads the rows.
+        session.pgconn.consume_input()
+        while session.pgconn.notifies():
+            pass
+
+    def _wait_for_database(self, error: Exception) -> None:
+        """Note that the database is away, and give it a little longer each time."""
+        waits = DATABASE_DOWN_WAIT_SECONDS
+        if not self._failures:
+            logger.error("the database can't be used: %s", str(error).strip())
+        seconds = waits[min(self._failures, len(waits) - 1)]
+        self._failures += 1
+        connection.close()
+        current_board().wait([], timeout_seconds=seconds)
+
+
+def _task(path: str, *arguments: object) -> Task:
+    """Return a signed django-q2 task that nobody acknowledges or stores."""
+    name = uuid.uuid4().hex
+    task = {
+        "id": name,
+        "name": path.rpartition(".")[2],
+        "func": path,
+        "args": arguments,
+        "kwargs": {},
+        "started": timezone.now(),
+        "save": False,
+    }
+    return None, SignedPackage.dumps(task)
+
+
+@receiver(post_spawn, dispatch_uid="scheduling.warm_up")
+def warm_up(**kwargs: object) -> None:
+    """Let a new worker connect before its first job is due.
+
+    The first record of a new producer waits 0.5 to 1 s for its producer id.
+    """
+    process_publisher().warm_up()

@@ -1,0 +1,293 @@
+"""Kafka out: one long-lived idempotent producer a process, batches, honest outcomes."""
+
+import enum
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from django.conf import settings
+
+logger = logging.getLogger("autopilot.publisher")
+
+# Refusals of the record itself. Everything else is the broker's or the way's fault, and
+# uses up no attempt (contract, section 2).
+REFUSALS = frozenset(
+    {
+        KafkaError.MSG_SIZE_TOO_LARGE,
+        KafkaError.RECORD_LIST_TOO_LARGE,
+        KafkaError.INVALID_MSG,
+        KafkaError.INVALID_MSG_SIZE,
+        KafkaError.INVALID_RECORD,
+        KafkaError.INVALID_TIMESTAMP,
+        KafkaError.TOPIC_EXCEPTION,
+        KafkaError.POLICY_VIOLATION,
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+        KafkaError.UNSUPPORTED_FOR_MESSAGE_FORMAT,
+    }
+)
+# librdkafka never sent these: the record is surely not on the topic.
+NEVER_SENT = frozenset({KafkaError._PURGE_QUEUE, KafkaError._QUEUE_FULL})
+# How often the caller's `while_waiting` runs.
+WAIT_SLICE_SECONDS = 0.05
+# How long all brokers must be out of reach before a batch is taken back.
+OUT_OF_REACH_SECONDS = 2.0
+
+
+class Verdict(enum.Enum):
+    """What became of one record.
+
+    ACKNOWLEDGED: the broker has it. REFUSED: the broker won't take this record.
+    NOT_SENT: surely not on the topic. UNKNOWN: it may be on the topic.
+    TIMED_OUT: as UNKNOWN, with the broker in reach until the caller's deadline.
+    """
+
+    ACKNOWLEDGED = "acknowledged"
+    REFUSED = "refused"
+    NOT_SENT = "not sent"
+    UNKNOWN = "unknown"
+    TIMED_OUT = "timed out"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OutgoingRecord:
+    """One record to put on a topic; `timestamp_ms` is its create time since 1970."""
+
+    topic: str
+    key: str
+    value: bytes
+    headers: Mapping[str, str]
+    timestamp_ms: int
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of a record, and where it stands if it was acknowledged.
+
+    acknowledged_at: monotonic seconds.
+    """
+
+    verdict: Verdict = Verdict.NOT_SENT
+    partition: int = -1
+    offset: int = -1
+    acknowledged_at: float = 0.0
+    error: str = ""
+
+
+class EventPublisher:
+    """Owns this process's producer; make it after the fork, never before."""
+
+    def __init__(self, client: Mapping[str, Any], *, message_timeout_ms: int) -> None:
+        self._config = {
+            **client,
+            "enable.idempotence": True,
+            "acks": "all",
+            "linger.ms": 0,
+            "message.timeout.ms": message_timeout_ms,
+            "request.timeout.ms": min(10_000, message_timeout_ms),
+            "topic.metadata.propagation.max.ms": 5_000,
+            "queue.buffering.max.messages": 100_000,
+            "error_cb": self._notice_error,
+        }
+        self._producer: Producer | None = None
+        self._unreachable_since: float | None = None
+
+    def warm_up(self) -> None:
+        """Connect, so that the first record needn't wait for its producer id."""
+        self._get_producer().poll(0)
+
+    def is_in_reach(self, *, timeout_seconds: float) -> bool:
+        """Ask the cluster for its metadata and tell whether it answered."""
+        try:
+            self._get_producer().list_topics(timeout=timeout_seconds)
+        except KafkaException:
+            return False
+        self._unreachable_since = None
+        return True
+
+    @property
+    def seems_out_of_reach(self) -> bool:
+        """Whether librdkafka reported every broker down and nothing worked since."""
+        return self._unreachable_since is not None
+
+    def publish(
+        self,
+        records: Sequence[OutgoingRecord],
+        *,
+        deadline_seconds: float,
+        while_waiting: Callable[[], bool],
+    ) -> list[Outcome]:
+        """Produce all records, wait for every answer, and return one outcome each.
+
+        Args:
+            records: In the order in which they shall stand on the topic.
+            deadline_seconds: From now; what has no answer by then is taken back.
+            while_waiting: Called about 20 times a second; False takes the rest back.
+        """
+        outcomes = [Outcome() for _ in records]
+        try:
+            self._produce_and_wait(records, outcomes, deadline_seconds, while_waiting)
+        except (KafkaException, SystemError) as error:
+            # A fatal error is raised by poll and flush as well, and a callback that runs
+            # with it pending turns it into SystemError. Only a new producer helps.
+            self._replace(str(error))
+            for outcome in outcomes:
+                if outcome.verdict is Verdict.NOT_SENT:
+                    outcome.verdict, outcome.error = Verdict.UNKNOWN, str(error)
+        return outcomes
+
+    def _produce_and_wait(
+        self,
+        records: Sequence[OutgoingRecord],
+        outcomes: list[Outcome],
+        deadline_seconds: float,
+        while_waiting: Callable[[], bool],
+    ) -> None:
+        """Fill in the outcomes."""
+        producer = self._get_producer()
+        waiting = _Waiting(outcomes)
+        refused_keys: set[str] = set()
+        for index, record in enumerate(records):
+            if record.key in refused_keys:
+                # A later record of the key must not overtake the one refused here.
+                outcomes[index].error = "an earlier record of the key was refused"
+                continue
+            if not _produce(producer, record, index, waiting):
+                refused_keys.add(record.key)
+        deadline = time.monotonic() + deadline_seconds
+        while waiting.indexes:
+            producer.poll(WAIT_SLICE_SECONDS)
+            if not waiting.indexes:
+                break
+            is_late = time.monotonic() >= deadline
+            is_lost = self._is_lost()
+            if is_late or is_lost or not while_waiting():
+                waiting.late = is_late and not self.seems_out_of_reach
+                _take_back(producer, waiting)
+                return
+        if any(outcome.verdict is Verdict.ACKNOWLEDGED for outcome in outcomes):
+            self._unreachable_since = None
+
+    def _is_lost(self) -> bool:
+        """Tell whether all brokers have been out of reach for long enough."""
+        since = self._unreachable_since
+        return since is not None and time.monotonic() - since > OUT_OF_REACH_SECONDS
+
+    def _notice_error(self, error: KafkaError) -> None:
+        """Take librdkafka's word on the connection; the loops above act on it."""
+        if error.code() == KafkaError._ALL_BROKERS_DOWN:
+            if self._unreachable_since is None:
+                logger.warning("no Kafka broker in reach: %s", error.str())
+            self._unreachable_since = self._unreachable_since or time.monotonic()
+
+    def _get_producer(self) -> Producer:
+        """Return the producer, made on first use."""
+        if self._producer is None:
+            self._producer = Producer(self._config)
+        return self._producer
+
+    def _replace(self, reason: str) -> None:
+        """Drop a producer that can't be used any more."""
+        logger.error("the Kafka producer is replaced: %s", reason)
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            producer.purge()
+
+    def close(self) -> None:
+        """Let what is queued go, for at most a second."""
+        if self._producer is not None:
+            self._producer.flush(1)
+
+
+class _Waiting:
+    """Which records still wait for an answer, and what to make of a late one."""
+
+    def __init__(self, outcomes: list[Outcome]) -> None:
+        self.outcomes = outcomes
+        self.indexes: set[int] = set()
+        self.late = False
+
+    def answer(self, index: int, error: KafkaError | None, message: Message) -> None:
+        """Note the delivery report of one record."""
+        self.indexes.discard(index)
+        outcome = self.outcomes[index]
+        if error is None:
+            outcome.verdict = Verdict.ACKNOWLEDGED
+            outcome.acknowledged_at = time.monotonic()
+            outcome.partition = int(message.partition() or 0)
+            outcome.offset = int(message.offset() or 0)
+            return
+        outcome.verdict = self.judge(error.code())
+        outcome.error = "no answer in time" if self.late else error.str()
+
+    def judge(self, code: int) -> Verdict:
+        """Return what an error code says about the record."""
+        if code in REFUSALS:
+            return Verdict.REFUSED
+        if self.late:
+            return Verdict.TIMED_OUT
+        return Verdict.NOT_SENT if code in NEVER_SENT else Verdict.UNKNOWN
+
+
+def _produce(
+    producer: Producer, record: OutgoingRecord, index: int, waiting: _Waiting
+) -> bool:
+    """Queue one record; False where librdkafka refuses it at once."""
+    waiting.indexes.add(index)
+    try:
+        producer.produce(
+            record.topic,
+            key=record.key,
+            value=record.value,
+            headers=list(record.headers.items()),
+            timestamp=record.timestamp_ms,
+            on_delivery=lambda error, message: waiting.answer(index, error, message),
+        )
+    except BufferError as error:
+        waiting.indexes.discard(index)
+        waiting.outcomes[index].error = f"the local queue is full: {error}"
+        return False
+    except KafkaException as error:
+        reason = error.args[0]
+        if reason.fatal():
+            raise
+        waiting.indexes.discard(index)
+        waiting.outcomes[index].verdict = waiting.judge(reason.code())
+        if waiting.outcomes[index].verdict is Verdict.UNKNOWN:
+            # Refused before it was queued: it can't be on the topic.
+            waiting.outcomes[index].verdict = Verdict.NOT_SENT
+        waiting.outcomes[index].error = reason.str()
+        return False
+    return True
+
+
+def _take_back(producer: Producer, waiting: _Waiting) -> None:
+    """Stop waiting: each open record is answered as purged, unsent or in flight."""
+    producer.purge()
+    end = time.monotonic() + 1
+    while waiting.indexes and time.monotonic() < end:
+        producer.poll(WAIT_SLICE_SECONDS)
+    for index in waiting.indexes:
+        waiting.outcomes[index].verdict = (
+            Verdict.TIMED_OUT if waiting.late else Verdict.UNKNOWN
+        )
+        waiting.outcomes[index].error = "no answer"
+    # A report that still comes must not change what the caller was told.
+    waiting.indexes = set()
+
+
+_publisher: EventPublisher | None = None
+
+
+def process_publisher() -> EventPublisher:
+    """Return this process's one publisher."""
+    global _publisher  # noqa: PLW0603 -- one producer a process is the point
+    if _publisher is None:
+        _publisher = EventPublisher(
+            settings.KAFKA_CLIENT,
+            # The attempt's own deadline is kept by `publish`; this is the net below.
+            message_timeout_ms=settings.SCHEDULER.job_timeout + 5_000,
+        )
+    return _publisher

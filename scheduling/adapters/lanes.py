@@ -1,0 +1,98 @@
+"""What the due-broker and the publishing workers of one cluster tell each other.
+
+A lane is a worker busy publishing. It claims for itself, batch after batch, so that a
+burst needs no hand-over between claims; the due-broker only opens lanes. Their memory
+is shared by fork: the cluster makes the board before it forks anything, and a restarted
+cluster gets a new one. It holds hints only: whoever is woken reads the tables again.
+"""
+
+import multiprocessing
+import os
+import select
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_FORK = multiprocessing.get_context("fork")
+
+
+class LaneBoard:
+    """Counts open lanes, wakes the due-broker, and passes the stop on."""
+
+    def __init__(self, *, lanes: int) -> None:
+        self.lanes = lanes
+        self._open = _FORK.Value("i", 0)
+        self._claimed = _FORK.Value("L", 0)
+        self._stop = _FORK.RawValue("b", 0)
+        self.wake_descriptor = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+
+    @property
+    def open_lanes(self) -> int:
+        """How many lanes are open, or handed out and about to open."""
+        return int(self._open.value)
+
+    @property
+    def claimed(self) -> int:
+        """How many jobs the lanes have claimed since the start; only its change counts."""
+        return int(self._claimed.value)
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether the cluster was asked to stop."""
+        return bool(self._stop.value)
+
+    def count_claimed(self, jobs: int) -> None:
+        """Note that a lane claimed jobs."""
+        with self._claimed.get_lock():
+            self._claimed.value += jobs
+
+    def open_one(self) -> None:
+        """Note that a lane is handed out."""
+        with self._open.get_lock():
+            self._open.value += 1
+
+    @contextmanager
+    def running_lane(self) -> Iterator[None]:
+        """Keep a lane that was handed out counted until its work ends."""
+        try:
+            yield
+        finally:
+            with self._open.get_lock():
+                self._open.value = max(0, self._open.value - 1)
+            self.wake()
+
+    def wake(self) -> None:
+        """Let the due-broker look again."""
+        os.eventfd_write(self.wake_descriptor, 1)
+
+    def stop(self) -> None:
+        """Let the lanes finish what they hold."""
+        self._stop.value = 1
+        self.wake()
+
+    def wait(self, descriptors: list[int], *, timeout_seconds: float) -> None:
+        """Sleep until woken, until a descriptor has input, or for so long."""
+        readable, _, _ = select.select(
+            [self.wake_descriptor, *descriptors], [], [], max(0.0, timeout_seconds)
+        )
+        if self.wake_descriptor in readable:
+            try:
+                os.eventfd_read(self.wake_descriptor)
+            except BlockingIOError:
+                return
+
+
+board: LaneBoard | None = None
+
+
+def set_board(new: LaneBoard) -> None:
+    """Take the board of the cluster that is about to fork."""
+    global board  # noqa: PLW0603 -- inherited by fork, which is the point
+    board = new
+
+
+def current_board() -> LaneBoard:
+    """Return the cluster's board; outside a cluster one that nobody shares."""
+    if board is None:
+        set_board(LaneBoard(lanes=1))
+    assert board is not None  # noqa: S101 -- for the type checker
+    return board

@@ -1,0 +1,45 @@
+"""Who asks: a bearer token becomes a user, and a user an actor."""
+
+from typing import Any
+
+from rest_framework.request import Request
+from rest_framework_simplejwt.authentication import JWTAuthentication
+from rest_framework_simplejwt.exceptions import InvalidToken
+from rest_framework_simplejwt.tokens import Token
+from typing_extensions import override
+
+from scheduling.api.request_id import request_id_of
+from scheduling.domain.actors import Actor, user_actor
+from scheduling.domain.errors import OperationNotPermittedError
+from scheduling.services.roles import role_of
+
+
+class BearerToken(JWTAuthentication):
+    """Accepts our own access tokens.
+
+    Only the user is taken from a token: roles are read from the database at each request
+    (contract, section 4), so that a withdrawn one ends at once.
+    """
+
+    @override
+    def get_user(self, validated_token: Token) -> Any:
+        """Return the user whom the token names."""
+        try:
+            return super().get_user(validated_token)
+        except (TypeError, ValueError, OverflowError):
+            # A well-signed token whose user id is none of ours.
+            raise InvalidToken("Token contained no recognizable user") from None
+
+
+def actor_of(request: Request) -> Actor:
+    """Return the signed-in user as an actor, with the role that the database has now.
+
+    Raises:
+        OperationNotPermittedError: The user has none of the roles.
+    """
+    role = role_of(request.user)
+    if role is None:
+        raise OperationNotPermittedError("the user has none of the roles")
+    return user_actor(
+        request.user.get_username(), role=role, request_id=request_id_of(request)
+    )

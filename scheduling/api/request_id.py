@@ -1,0 +1,47 @@
+"""The id that joins a request, its answer and its audit entries."""
+
+import re
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+from django.http import HttpRequest, HttpResponseBase
+
+from scheduling.api.errors import http_problem
+
+HEADER = "X-Request-Id"
+_FORM = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_ERRORS_FROM = 400
+
+
+def request_id_of(request: Any) -> str:
+    """Return the id of a request, Django's or DRF's; empty outside the middleware."""
+    return str(getattr(request, "request_id", ""))
+
+
+def request_id_middleware(
+    get_response: Callable[[HttpRequest], HttpResponseBase],
+) -> Callable[[HttpRequest], HttpResponseBase]:
+    """Give each request its id, and each answer under /api/ the shape of the API.
+
+    What fails outside the API's views (a host that is not served, a page of Django's
+    debug mode) comes here as HTML; an API's client can't read that.
+    """
+
+    def respond(request: HttpRequest) -> HttpResponseBase:
+        given = request.headers.get(HEADER, "")
+        request_id = given if _FORM.fullmatch(given) else uuid.uuid4().hex
+        request.request_id = request_id  # type: ignore[attr-defined]
+        response = get_response(request)
+        if request.path.startswith("/api/") and _is_error_page(response):
+            response = http_problem(response.status_code, request_id=request_id)
+        response.headers[HEADER] = request_id
+        return response
+
+    return respond
+
+
+def _is_error_page(response: HttpResponseBase) -> bool:
+    """Tell whether an error is told in HTML."""
+    content_type = response.headers.get("Content-Type", "")
+    return response.status_code >= _ERRORS_FROM and content_type.startswith("text/html")

@@ -1,0 +1,141 @@
+"""Every expected error of the product: one family, each with a stable code.
+
+A door (API, admin, command, consumer) translates the family exactly once; unexpected
+errors travel up with their traceback.
+"""
+
+from enum import StrEnum
+from typing import Any, ClassVar
+
+
+class Category(StrEnum):
+    """The original's four categories (contract, section 3)."""
+
+    VALIDATION = "validation"
+    SCHEDULING = "scheduling"
+    NETWORK = "network"
+    SYSTEM = "system"
+
+
+class SchedulingError(Exception):
+    """Something expected stands in the way of the request."""
+
+    code: ClassVar[str] = "scheduling_error"
+    category: ClassVar[Category] = Category.SCHEDULING
+
+    def __init__(self, detail: str, **values: Any) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.values = values
+
+
+class InvalidPhaseDataError(SchedulingError):
+    """Phase data that cannot be understood; `errors` names each field and cause."""
+
+    code = "invalid_phase_data"
+    category = Category.VALIDATION
+
+    def __init__(self, errors: list[tuple[str, str]]) -> None:
+        super().__init__(
+            "; ".join(f"{field}: {message}" for field, message in errors), errors=errors
+        )
+        self.errors = errors
+
+
+class InvalidScheduleTimeError(SchedulingError):
+    """The instant is unreadable or has no zone."""
+
+    code = "invalid_schedule_time"
+    category = Category.VALIDATION
+
+
+class PastScheduleTimeError(SchedulingError):
+    """The due instant is past, and scheduling in the past is not allowed."""
+
+    code = "past_schedule_time"
+    category = Category.VALIDATION
+
+
+class ScheduleTooSoonError(SchedulingError):
+    """The due instant is nearer than SCHEDULER_MIN_SCHEDULE_ADVANCE."""
+
+    code = "schedule_too_soon"
+    category = Category.VALIDATION
+
+
+class ScheduleTooFarError(SchedulingError):
+    """The due instant is farther than SCHEDULER_MAX_SCHEDULE_ADVANCE."""
+
+    code = "schedule_too_far"
+    category = Category.VALIDATION
+
+
+class InvalidRequestError(SchedulingError):
+    """An argument beside the phase data (a reason, a filter) is not acceptable."""
+
+    code = "invalid_request"
+    category = Category.VALIDATION
+
+    def __init__(self, errors: list[tuple[str, str]]) -> None:
+        super().__init__(
+            "; ".join(f"{field}: {message}" for field, message in errors), errors=errors
+        )
+        self.errors = errors
+
+
+class OperationNotPermittedError(SchedulingError):
+    """The actor's role may not do this."""
+
+    code = "permission_denied"
+
+
+class JobNotFoundError(SchedulingError):
+    """No job has that id."""
+
+    code = "job_not_found"
+
+
+class DuplicateJobError(SchedulingError):
+    """The identity already has a live job, at another instant; `job_id` is its id."""
+
+    code = "duplicate_job"
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(f"the transition is already scheduled as {job_id}")
+        self.job_id = job_id
+        self.values = {"jobId": job_id}
+
+
+class JobNotCancellableError(SchedulingError):
+    """The job is running, completed or cancelled, or became so meanwhile."""
+
+    code = "job_not_cancellable"
+
+
+class JobNotUpdatableError(SchedulingError):
+    """The job is no longer scheduled, or became so meanwhile."""
+
+    code = "job_not_updatable"
+
+
+class JobNotRunnableError(SchedulingError):
+    """The job is neither scheduled nor expired, or its identity has another live job."""
+
+    code = "job_not_runnable"
+
+
+class JobNotRetryableError(SchedulingError):
+    """The job has not failed, was dealt with, or its identity has another live job."""
+
+    code = "job_not_retryable"
+
+
+class ServiceUnavailableError(SchedulingError):
+    """A neighbour needed for a safe answer is out of reach; ask again later."""
+
+    code = "service_unavailable"
+    category = Category.NETWORK
+
+    def __init__(self, detail: str, *, retry_after_seconds: int = 5) -> None:
+        super().__init__(detail, retry_after_seconds=retry_after_seconds)
+        self.retry_after_seconds = retry_after_seconds

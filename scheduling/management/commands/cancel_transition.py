@@ -1,0 +1,48 @@
+"""`manage.py cancel_transition`: sees to it that a job never fires."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from django.core.management.base import CommandParser
+from django.utils import timezone
+from typing_extensions import override
+
+from scheduling.management.base import OverrideCommand, actor_of
+from scheduling.queries import show_job
+from scheduling.services.cancel import cancel_transition
+
+
+class Command(OverrideCommand):
+    """Wires the options to the service and prints the job."""
+
+    help = """\
+Cancel a job that is scheduled, or deal with one that is failed or expired. A cancelled
+job never fires. One that is running, completed or cancelled can't be cancelled.
+
+example:
+  manage.py cancel_transition job-1772880000000-12345-67890 --reason "wrong phase\""""
+
+    @override
+    def add_arguments(self, parser: CommandParser) -> None:
+        super().add_arguments(parser)
+        parser.add_argument("job_id", metavar="JOB_ID", help="the job's id")
+        parser.add_argument(
+            "--reason",
+            required=True,
+            metavar="TEXT",
+            help="why, in your words; kept in the audit",
+        )
+
+    @override
+    def act(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        job = cancel_transition(
+            job_id=options["job_id"],
+            actor=actor_of(options),
+            reason=options["reason"],
+            now=timezone.now(),
+        )
+        return show_job(job)
+
+    @override
+    def show(self, answer: Mapping[str, Any]) -> None:
+        self.stdout.write(f"{answer['jobId']} is cancelled")

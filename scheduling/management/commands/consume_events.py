@@ -1,0 +1,69 @@
+"""`manage.py consume_events`: reads upstream's records from Kafka and applies them."""
+
+import signal
+from types import FrameType
+from typing import Any
+
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+from django.core.management.base import BaseCommand, CommandError
+from django.db import Error as DatabaseError
+from django.db import connection
+from typing_extensions import override
+
+from scheduling.consumers.loop import ConsumerLoop, StopRequest
+from scheduling.consumers.router import ROUTES
+
+
+class Command(BaseCommand):
+    """Runs the consumer until SIGTERM or SIGINT."""
+
+    help = (
+        "Read the Kafka topics on which upstream tells of challenges, and keep the "
+        "scheduled transitions as it wants them. Each record is handled exactly once, "
+        "however often it is delivered; one that can't be understood is set aside with "
+        "the reason. While the database or the brokers are out of reach the consumer "
+        "waits, and goes on by itself. One SIGTERM or SIGINT stops it in order; exit "
+        "code 0. Any number of consumers may run, on any host: they share the "
+        "partitions as the group KAFKA_CONSUMER_GROUP."
+    )
+
+    @override
+    def handle(self, *args: Any, **options: Any) -> None:
+        self._check_database()
+        stop = StopRequest()
+        _set_on_signals(stop)
+        try:
+            ConsumerLoop(
+                client_config=settings.KAFKA_CLIENT,
+                topics=list(ROUTES),
+                group=settings.KAFKA_CONSUMER_GROUP,
+                stop=stop,
+            ).run()
+        except ImproperlyConfigured as error:
+            raise CommandError(str(error)) from error
+
+    def _check_database(self) -> None:
+        """Refuse to start where the tables can't be used.
+
+        Raises:
+            CommandError: The database is missing, or not migrated.
+        """
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT 1 FROM scheduling_inboxmessage LIMIT 1")
+        except DatabaseError as error:
+            raise CommandError(
+                f"the database can't be used: {str(error).strip()}\n"
+                "Is it running, and was `manage.py migrate` run?"
+            ) from error
+
+
+def _set_on_signals(stop: StopRequest) -> None:
+    """Ask for the end at SIGTERM and SIGINT; what is in hand is finished first."""
+
+    def note(_: int, __: FrameType | None) -> None:
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, note)

@@ -1,0 +1,91 @@
+"""`manage.py qcluster`: the publishing cluster, restarted whenever any part of it dies."""
+
+import logging
+import os
+import select
+import signal
+import time
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+from django.db import Error as DatabaseError
+from django.db import connection
+from typing_extensions import override
+
+from scheduling.adapters.cluster import RunningCluster
+
+logger = logging.getLogger("autopilot.cluster")
+
+FIRST_WAIT_SECONDS = 0.05
+LONGEST_WAIT_SECONDS = 10.0
+# A life at least this long was a good one: the next restart is immediate again.
+GOOD_LIFE_SECONDS = 30.0
+# What a lane may still hold when the stop comes is given back after ten seconds.
+STOP_SECONDS = 15.0
+
+
+class Command(BaseCommand):
+    """Runs the cluster until SIGTERM or SIGINT."""
+
+    help = (
+        "Run the publishing cluster: the due-broker, which sleeps until a transition is "
+        "due, and the workers that put it on Kafka. If any of its processes dies, the "
+        "whole cluster is started afresh, and what it held is taken over. One SIGTERM "
+        "or SIGINT, to this process or to its group, stops it in order; exit code 0. "
+        "Any number of clusters may run, on any host that shares the database."
+    )
+
+    @override
+    def handle(self, *args: Any, **options: Any) -> None:
+        self._check_database()
+        wake_reader = _listen_for_stop()
+        wait = FIRST_WAIT_SECONDS
+        while True:
+            cluster = RunningCluster()
+            ended, _, _ = select.select([wake_reader, cluster.descriptor], [], [])
+            if wake_reader in ended:
+                self._stop(cluster)
+                return
+            if time.monotonic() - cluster.started_at > GOOD_LIFE_SECONDS:
+                wait = FIRST_WAIT_SECONDS
+            logger.error(
+                "the cluster ended with %s: starting afresh in %.2f s",
+                cluster.exit_code,
+                wait,
+            )
+            if select.select([wake_reader], [], [], wait)[0]:
+                return
+            wait = min(wait * 2, LONGEST_WAIT_SECONDS)
+
+    def _check_database(self) -> None:
+        """Refuse to start where the tables can't be used.
+
+        Raises:
+            CommandError: The database is missing, or not migrated.
+        """
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT 1 FROM scheduling_scheduledtransition LIMIT 1")
+        except DatabaseError as error:
+            raise CommandError(
+                f"the database can't be used: {str(error).strip()}\n"
+                "Is it running, and was `manage.py migrate` run?"
+            ) from error
+
+    def _stop(self, cluster: RunningCluster) -> None:
+        """Stop in order, or by force once the time is up."""
+        cluster.stop()
+        if not cluster.join(STOP_SECONDS):
+            logger.critical("the cluster did not stop in time and is killed")
+            cluster.kill()
+
+
+def _listen_for_stop() -> int:
+    """Return a descriptor that is readable once SIGTERM or SIGINT came.
+
+    The handlers do nothing more: anything that takes a lock could deadlock in one.
+    """
+    reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: os.write(writer, b"."))
+    return reader

@@ -1,0 +1,122 @@
+"""Try a failed job again: a new job with the same event."""
+
+from datetime import datetime
+
+from django.db import IntegrityError, transaction
+
+from scheduling.domain.actors import Actor, Operation, authorize
+from scheduling.domain.errors import JobNotRetryableError
+from scheduling.domain.lifecycle import TransitionStatus
+from scheduling.domain.phases import PhaseData
+from scheduling.models import ScheduledTransition
+from scheduling.services.audit import record
+from scheduling.services.cancel import read_reason
+from scheduling.services.schedule import insert_jobs, make_job_ids_unique, new_job
+from scheduling.services.unproven import get_job, is_proven, lock_job, prove_outcome
+
+MOST_TRIES = 5
+
+
+def retry_transition(
+    *, job_id: str, actor: Actor, reason: str, now: datetime
+) -> ScheduledTransition:
+    """Make a new job with the failed one's event, ready at once; return it.
+
+    Before the record is produced the topic is searched for the event.
+
+    Raises:
+        OperationNotPermittedError: The actor's role may not retry.
+        InvalidRequestError: The reason is missing or blank.
+        JobNotFoundError: No such job.
+        JobNotRetryableError: It has not failed, was dealt with, or its identity has
+            another live job.
+        ServiceUnavailableError: An earlier attempt had an unknown outcome, and the topic
+            can't be searched now.
+
+    Source: contract, section 2.
+    """
+    authorize(actor, Operation.RETRY)
+    reason = read_reason(reason)
+    tries = 0
+    while True:
+        searched = prove_outcome(job_id, now=now)
+        try:
+            with transaction.atomic():
+                job = lock_job(job_id)
+                _check_retryable(job)
+                if is_proven(job, searched=searched):
+                    return _add_successor(job, actor=actor, reason=reason, now=now)
+        except IntegrityError as error:
+            if _has_live_rival(job_id):
+                raise JobNotRetryableError(
+                    f"another job of the same transition is live, so {job_id} can't be"
+                    " retried"
+                ) from error
+            # Another writer took the new job id in the same millisecond.
+            tries += 1
+            if tries == MOST_TRIES:
+                raise
+
+
+def _has_live_rival(job_id: str) -> bool:
+    """Tell whether the transition of a job has a live one."""
+    job = get_job(job_id)
+    rivals = ScheduledTransition.objects.live().of_identity(
+        job.project_id, job.phase_id, job.state
+    )
+    return rivals.exists()
+
+
+def _check_retryable(job: ScheduledTransition) -> None:
+    """Refuse what can't be retried.
+
+    Raises:
+        JobNotRetryableError: It has not failed, or was replaced already.
+    """
+    if job.current_status is not TransitionStatus.FAILED or job.replaced_by:
+        raise JobNotRetryableError(
+            f"job {job.job_id} is {job.status}"
+            + (f", was replaced by {job.replaced_by}" if job.replaced_by else "")
+            + " and can't be retried",
+            status=job.status,
+        )
+
+
+def _add_successor(
+    job: ScheduledTransition, *, actor: Actor, reason: str, now: datetime
+) -> ScheduledTransition:
+    """Add the new job, and note on the locked old one what replaced it."""
+    new = new_job(
+        PhaseData(
+            project_id=job.project_id,
+            phase_id=job.phase_id,
+            challenge_id=job.challenge_id,
+            phase_type_name=job.phase_type_name,
+            state=job.kind,
+            end_time=job.due_at,
+            operator=job.operator,
+            project_status=job.project_status,
+            metadata=job.metadata,
+            date=job.date,
+        ),
+        now=now,
+    )
+    new.event_id, new.event_at = job.event_id, job.event_at
+    new.upstream_at, new.is_overridden = job.upstream_at, job.is_overridden
+    new.forced_at = new.ready_at = now
+    new.unproven_since = job.unproven_since or job.started_at or job.created_at
+    new.replaces = job.job_id
+    make_job_ids_unique([new])
+    job.replaced_by, job.updated_at = new.job_id, now
+    job.save(update_fields=["replaced_by", "updated_at"])
+    record(
+        "transition.retried",
+        job,
+        actor=actor,
+        now=now,
+        old=job.current_status,
+        changes={"replacedBy": new.job_id},
+        reason=reason,
+    )
+    insert_jobs([new], actor=actor, now=now, reason=reason)
+    return new

@@ -1,0 +1,84 @@
+"""Fire a job before its instant, or after it expired, because an operator says so."""
+
+from datetime import datetime
+
+from django.db import IntegrityError, transaction
+
+from scheduling.adapters.wake import wake
+from scheduling.domain.actors import Actor, Operation, authorize
+from scheduling.domain.errors import JobNotRunnableError
+from scheduling.domain.lifecycle import TransitionStatus
+from scheduling.domain.phases import format_instant
+from scheduling.models import ScheduledTransition
+from scheduling.services.audit import record
+from scheduling.services.cancel import read_reason
+from scheduling.services.unproven import is_proven, lock_job, prove_outcome
+
+RUNNABLE = frozenset({TransitionStatus.SCHEDULED, TransitionStatus.EXPIRED})
+
+
+def run_transition_now(
+    *, job_id: str, actor: Actor, reason: str, now: datetime
+) -> ScheduledTransition:
+    """Make a scheduled or expired job ready at once, exempt from order and age limit.
+
+    Raises:
+        OperationNotPermittedError: The actor's role may not run jobs.
+        InvalidRequestError: The reason is missing or blank.
+        JobNotFoundError: No such job.
+        JobNotRunnableError: It is neither scheduled nor expired, or its identity has
+            another live job.
+        ServiceUnavailableError: An earlier attempt had an unknown outcome, and the topic
+            can't be searched now.
+
+    Source: contract, sections 2 and 4.
+    """
+    authorize(actor, Operation.RUN_NOW)
+    reason = read_reason(reason)
+    while True:
+        searched = prove_outcome(job_id, now=now)
+        try:
+            with transaction.atomic():
+                job = lock_job(job_id)
+                _check_runnable(job)
+                if not is_proven(job, searched=searched):
+                    continue
+                return _demand(job, actor=actor, reason=reason, now=now)
+        except IntegrityError as error:
+            raise JobNotRunnableError(
+                f"another job of the same transition is live, so {job_id} can't be run"
+            ) from error
+
+
+def _check_runnable(job: ScheduledTransition) -> None:
+    """Refuse what can't be run.
+
+    Raises:
+        JobNotRunnableError: Its status does not allow it.
+    """
+    if job.current_status not in RUNNABLE:
+        raise JobNotRunnableError(
+            f"job {job.job_id} is {job.status} and can't be run", status=job.status
+        )
+
+
+def _demand(
+    job: ScheduledTransition, *, actor: Actor, reason: str, now: datetime
+) -> ScheduledTransition:
+    """Make the locked job ready now; its event tells the instant of the request."""
+    old = job.current_status
+    job.status = TransitionStatus.SCHEDULED
+    job.forced_at = job.ready_at = job.event_at = job.updated_at = now
+    job.next_attempt_at = job.finalized_at = job.unproven_since = None
+    job.save()
+    record(
+        "transition.run_now",
+        job,
+        actor=actor,
+        now=now,
+        old=old,
+        changes={"readyAt": format_instant(now)},
+        reason=reason,
+    )
+    wake(now, now=now)
+    return job

@@ -1,0 +1,135 @@
+"""Settle attempts of unknown outcome before a person's change is made.
+
+A worker died, or an acknowledgement was lost: the record may be on the topic. Whoever
+cancels, moves, runs or retries such a job must know first (contract, section 2).
+"""
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+
+from django.db import transaction
+from django.db.models import QuerySet
+
+from scheduling.adapters.topic_search import FoundEvent, find_events
+from scheduling.domain.actors import SCHEDULER
+from scheduling.domain.errors import JobNotFoundError
+from scheduling.domain.lifecycle import TransitionStatus
+from scheduling.domain.phases import check_storable
+from scheduling.models import ScheduledTransition
+from scheduling.services.audit import record
+
+# A person waits for the answer: rather "ask again later" than a long silence.
+SEARCH_SECONDS = 5.0
+# Where a job with an attempt of unknown outcome may stand while nobody holds it.
+UNSETTLED = frozenset({TransitionStatus.SCHEDULED, TransitionStatus.FAILED})
+
+
+def get_job(job_id: str) -> ScheduledTransition:
+    """Return a job as it stands.
+
+    Raises:
+        JobNotFoundError: No row has that id.
+    """
+    return _get(ScheduledTransition.objects.all(), job_id)
+
+
+def lock_job(job_id: str) -> ScheduledTransition:
+    """Return a job, locked until the caller's transaction ends.
+
+    Raises:
+        JobNotFoundError: No row has that id.
+    """
+    return _get(ScheduledTransition.objects.select_for_update(), job_id)
+
+
+def _get(rows: QuerySet[ScheduledTransition], job_id: str) -> ScheduledTransition:
+    """Return the row of that id; what no column can hold is no job's id either."""
+    try:
+        check_storable(job_id)
+    except ValueError:
+        raise JobNotFoundError("there is no job of that id") from None
+    job = rows.filter(job_id=job_id).first()
+    if job is None:
+        raise JobNotFoundError(f"there is no job {job_id}", jobId=job_id)
+    return job
+
+
+def prove_outcome(job_id: str, *, now: datetime) -> datetime | None:
+    """Search the topic where the job's last attempt had an unknown outcome.
+
+    What is found there is completed. Called before the change's own transaction: Kafka
+    is never asked inside one.
+
+    Returns:
+        The `unproven_since` that was searched for and not found, which the caller hands
+        to `is_proven` once it holds the row; None where there was nothing to search.
+
+    Raises:
+        JobNotFoundError: No row has that id.
+        ServiceUnavailableError: The topic can't be searched now.
+    """
+    return prove_outcomes([get_job(job_id)], now=now).get(job_id)
+
+
+def prove_outcomes(
+    jobs: Iterable[ScheduledTransition], *, now: datetime
+) -> dict[str, datetime]:
+    """Search the topic once for all of the jobs with an attempt of unknown outcome.
+
+    As `prove_outcome`, by job id; jobs with nothing to search for are missing.
+
+    Raises:
+        ServiceUnavailableError: The topic can't be searched now.
+    """
+    searched = {
+        job.job_id: (job.event_id, job.unproven_since)
+        for job in jobs
+        if job.unproven_since is not None
+        and job.current_status in UNSETTLED
+        # A retried job is its successor's matter, which has the same event.
+        and not job.replaced_by
+    }
+    if not searched:
+        return {}
+    found = find_events(dict(searched.values()), timeout_seconds=SEARCH_SECONDS)
+    for job_id, (event_id, since) in searched.items():
+        if event_id in found:
+            _complete(job_id, found[event_id], searched=since, now=now)
+    return {job_id: since for job_id, (_, since) in searched.items()}
+
+
+def is_proven(job: ScheduledTransition, *, searched: datetime | None) -> bool:
+    """Tell whether nothing unknown happened to the job since it was searched for."""
+    return job.unproven_since is None or job.unproven_since == searched
+
+
+def _complete(job_id: str, found: FoundEvent, *, searched: datetime, now: datetime) -> None:
+    """Complete a job whose record was found, unless somebody else moved on with it."""
+    with transaction.atomic():
+        job = lock_job(job_id)
+        old = job.current_status
+        if old not in UNSETTLED:
+            return
+        if job.unproven_since != searched:
+            return
+        job.status = TransitionStatus.COMPLETED
+        job.unproven_since = job.next_attempt_at = None
+        job.last_error = ""
+        job.completed_at = found.at
+        job.finalized_at = job.updated_at = now
+        job.lateness_ms = (found.at - job.due_at) / timedelta(milliseconds=1)
+        job.topic_partition, job.topic_offset = found.partition, found.offset
+        job.save()
+        record(
+            "transition.completed",
+            job,
+            actor=SCHEDULER,
+            now=now,
+            old=old,
+            changes={
+                "partition": found.partition,
+                "offset": found.offset,
+                "latenessMs": job.lateness_ms,
+            },
+            reason="an earlier attempt was found on the topic",
+        )

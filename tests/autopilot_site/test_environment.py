@@ -1,0 +1,202 @@
+"""The environment: defaults, least values, and what a bad value is answered with."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+
+from autopilot_site.env import SiteSettings, load_secret_files, prepare_first_start, read
+from scheduling.conf import RecoverySettings, SchedulerSettings
+
+MANAGE = str(Path(settings.BASE_DIR) / "manage.py")
+# Name, default, least value (contract, section 10).
+NUMBERS = [
+    ("SCHEDULER_JOB_TIMEOUT", 60_000, 1_000),
+    ("SCHEDULER_MAX_RETRIES", 3, 0),
+    ("SCHEDULER_RETRY_DELAY", 5_000, 100),
+    ("SCHEDULER_MAX_CONCURRENT_JOBS", 50, 1),
+    ("SCHEDULER_CLEANUP_INTERVAL", 300_000, 1_000),
+    ("SCHEDULER_MAX_COMPLETED_JOB_AGE", 3_600_000, 1_000),
+    ("SCHEDULER_MAX_FAILED_JOB_AGE", 86_400_000, 1_000),
+    ("SCHEDULER_MIN_SCHEDULE_ADVANCE", 1_000, 0),
+    ("SCHEDULER_MAX_SCHEDULE_ADVANCE", 7_776_000_000, 1_000),
+    ("RECOVERY_MAX_PHASE_AGE_HOURS", 72, 1),
+]
+FLAGS = [
+    ("SCHEDULER_ALLOW_PAST_SCHEDULING", False),
+    ("SCHEDULER_ENABLE_DEBUG_LOGGING", False),
+    ("SCHEDULER_LOG_JOB_DETAILS", True),
+]
+
+
+def value_of(name):
+    """Return a variable as its settings group reads it."""
+    for kind, prefix in (
+        (SchedulerSettings, "SCHEDULER_"),
+        (RecoverySettings, "RECOVERY_"),
+    ):
+        if name.startswith(prefix):
+            return getattr(read(kind), name.removeprefix(prefix).lower())
+    return getattr(read(SiteSettings), name.lower())
+
+
+def complaint_about(name):
+    with pytest.raises(ImproperlyConfigured) as refusal:
+        value_of(name)
+    return str(refusal.value)
+
+
+class TestNumbers:
+    @pytest.mark.parametrize(("name", "default", "least"), NUMBERS)
+    def test_have_the_contract_s_default(self, monkeypatch, name, default, least):
+        monkeypatch.delenv(name, raising=False)
+
+        assert value_of(name) == default
+
+    @pytest.mark.parametrize(("name", "default", "least"), NUMBERS)
+    def test_may_be_as_low_as_the_least_value(self, monkeypatch, name, default, least):
+        monkeypatch.setenv(name, str(least))
+
+        assert value_of(name) == least
+
+    @pytest.mark.parametrize(("name", "default", "least"), NUMBERS)
+    def test_below_it_are_named_with_what_is_allowed(
+        self, monkeypatch, name, default, least
+    ):
+        monkeypatch.setenv(name, str(least - 1))
+
+        complaint = complaint_about(name)
+
+        assert complaint.startswith(f"{name}='{least - 1}': ")
+        assert f"greater than or equal to {least}" in complaint
+
+    @pytest.mark.parametrize("value", ["", "x", "1.5", "1e3", "NaN", "9" * 30])
+    @pytest.mark.parametrize(("name", "default", "least"), NUMBERS)
+    def test_that_are_none_are_named(self, monkeypatch, name, default, least, value):
+        monkeypatch.setenv(name, value)
+
+        assert complaint_about(name).startswith(f"{name}='{value}': ")
+
+
+class TestFlags:
+    @pytest.mark.parametrize(("name", "default"), FLAGS)
+    def test_have_the_contract_s_default(self, monkeypatch, name, default):
+        monkeypatch.delenv(name, raising=False)
+
+        assert value_of(name) is default
+
+    @pytest.mark.parametrize("value", ["", "maybe", "2"])
+    @pytest.mark.parametrize(("name", "default"), FLAGS)
+    def test_that_are_none_are_named(self, monkeypatch, name, default, value):
+        monkeypatch.setenv(name, value)
+
+        assert complaint_about(name).startswith(f"{name}='{value}': ")
+
+
+class TestSite:
+    def test_names_all_bad_variables_at_once(self, monkeypatch):
+        monkeypatch.setenv("LOG_LEVEL", "LOUD")
+        monkeypatch.setenv("CLUSTER_WORKERS", "0")
+
+        names = [line.split("=")[0] for line in complaint_about("LOG_LEVEL").splitlines()]
+
+        assert sorted(names) == ["CLUSTER_WORKERS", "LOG_LEVEL"]
+
+    def test_says_which_values_are_allowed(self, monkeypatch):
+        monkeypatch.setenv("LOG_FORMAT", "xml")
+
+        assert "'console' or 'json'" in complaint_about("LOG_FORMAT")
+
+
+class TestLoadSecretFiles:
+    def test_reads_a_secret_from_its_file(self, tmp_path):
+        file = tmp_path / "key"
+        file.write_text("hidden\n")
+        environ = {"SECRET_KEY_FILE": str(file)}
+
+        load_secret_files(environ)
+
+        assert environ["SECRET_KEY"] == file.read_text().strip()
+
+    def test_refuses_both_forms_at_once(self, tmp_path):
+        environ = {"SECRET_KEY_FILE": str(tmp_path / "key"), "SECRET_KEY": "hidden"}
+
+        with pytest.raises(ImproperlyConfigured, match="SECRET_KEY or SECRET_KEY_FILE"):
+            load_secret_files(environ)
+
+    def test_names_a_file_that_can_t_be_read(self, tmp_path):
+        environ = {"JWT_SIGNING_KEY_FILE": str(tmp_path / "none")}
+
+        with pytest.raises(ImproperlyConfigured, match=r"JWT_SIGNING_KEY_FILE=.*none"):
+            load_secret_files(environ)
+
+
+class TestPrepareFirstStart:
+    def test_turns_debug_on_for_up_without_a_database(self):
+        environ = {}
+
+        prepare_first_start(["manage.py", "up"], environ)
+
+        assert environ == {"DEBUG": "1"}
+
+    @pytest.mark.parametrize(
+        ("arguments", "environ"),
+        [
+            (["manage.py", "up"], {"DATABASE_URL": "postgres://u@h/n"}),
+            (["manage.py", "up"], {"DEBUG": "0"}),
+            (["manage.py", "qcluster"], {}),
+            (["manage.py"], {}),
+        ],
+    )
+    def test_leaves_it_alone_otherwise(self, arguments, environ):
+        before = dict(environ)
+
+        prepare_first_start(arguments, environ)
+
+        assert environ == before
+
+
+class TestManage:
+    def run(self, **environ):
+        kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+        return subprocess.run(
+            [sys.executable, MANAGE, "list_transitions"],
+            env={**kept, **environ},
+            capture_output=True,
+            text=True,
+            timeout=40,
+            check=False,
+        )
+
+    @pytest.mark.parametrize(
+        ("name", "value", "allowed"),
+        [
+            ("SCHEDULER_MAX_CONCURRENT_JOBS", "0", "greater than or equal to 1"),
+            ("SCHEDULER_ALLOW_PAST_SCHEDULING", "perhaps", "boolean"),
+        ],
+    )
+    def test_ends_with_1_and_names_the_bad_variable(self, name, value, allowed):
+        result = self.run(DEBUG="1", **{name: value})
+
+        assert result.returncode == 1
+        assert result.stdout == ""
+        assert f"{name}='{value}': " in result.stderr
+        assert allowed in result.stderr
+        assert "Traceback" not in result.stderr
+
+    def test_asks_for_a_secret_key_with_debug_off(self):
+        result = self.run()
+
+        assert result.returncode == 1
+        assert "SECRET_KEY: is required" in result.stderr
+
+    def test_keeps_a_bad_secret_to_itself(self):
+        result = self.run(DEBUG="1", DATABASE_URL="mysql://root:hidden@localhost/x")
+
+        assert result.returncode == 1
+        assert "DATABASE_URL=" in result.stderr
+        assert "hidden" not in result.stderr

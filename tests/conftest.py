@@ -1,0 +1,118 @@
+"""What every test may ask for: an instant, actors, a database address, a Kafka cluster."""
+
+import importlib
+import os
+from datetime import UTC, datetime
+
+import pytest
+from django.db import connection
+from django.db.backends.sqlite3.base import DatabaseOperations
+
+from scheduling.adapters.embedded_kafka import EmbeddedKafka
+from scheduling.adapters.topics_admin import ensure_topics
+from scheduling.domain.actors import Role, cli_actor, user_actor
+from scheduling.topics import ALL_TOPICS
+
+_triggers = importlib.import_module("scheduling.migrations.0002_refuse_audit_changes")
+_sqlite_flush = DatabaseOperations.sql_flush
+
+
+def _flush_past_the_triggers(self, style, tables, **kwargs):
+    """Empty the tables between tests: only here may the audit be emptied."""
+    statements = _sqlite_flush(self, style, tables, **kwargs)
+    return [*_triggers.DROP["sqlite"], *statements, *_triggers.CREATE["sqlite"]]
+
+
+DatabaseOperations.sql_flush = _flush_past_the_triggers
+
+
+@pytest.fixture
+def now():
+    """Return the present instant, in whole milliseconds."""
+    instant = datetime.now(UTC)
+    return instant.replace(microsecond=instant.microsecond // 1000 * 1000)
+
+
+@pytest.fixture
+def operator():
+    """Return an actor who may override."""
+    return user_actor("olivia", role=Role.OPERATOR)
+
+
+@pytest.fixture
+def viewer():
+    """Return an actor who may only look."""
+    return user_actor("victor", role=Role.VIEWER)
+
+
+@pytest.fixture
+def shell():
+    """Return whoever runs management commands."""
+    return cli_actor("sara")
+
+
+@pytest.fixture
+def phase_data(now):
+    """Return a maker of phase data: END of a phase in an hour, with what is given."""
+
+    def make(**fields):
+        due = fields.pop("due_in", 3600)
+        instant = datetime.fromtimestamp(round(now.timestamp() + due, 3), UTC)
+        return {
+            "projectId": 12345,
+            "phaseId": 67890,
+            "phaseTypeName": "Registration",
+            "state": "END",
+            "endTime": instant.isoformat(timespec="milliseconds"),
+            "operator": "admin",
+            "projectStatus": "ACTIVE",
+            **fields,
+        }
+
+    return make
+
+
+@pytest.fixture
+def embedded_kafka(settings):
+    """Return an embedded broker with our topics, of this test alone, that can be broken."""
+    with EmbeddedKafka(topics=dict.fromkeys(ALL_TOPICS, 1)) as broker:
+        settings.KAFKA_CLIENT = {
+            **settings.KAFKA_CLIENT,
+            "bootstrap.servers": broker.bootstrap,
+        }
+        yield broker
+
+
+@pytest.fixture
+def kafka(request, settings):
+    """Return the address of a Kafka cluster with our topics.
+
+    The one that KAFKA_BOOTSTRAP_SERVERS names, unless the test asks for an embedded one
+    by `embedded_kafka`; without either, an embedded one.
+    """
+    is_real = bool(os.environ.get("KAFKA_BOOTSTRAP_SERVERS"))
+    if is_real and "embedded_kafka" not in request.fixturenames:
+        ensure_topics(settings.KAFKA_CLIENT, partitions=3)
+        return os.environ["KAFKA_BOOTSTRAP_SERVERS"]
+    return request.getfixturevalue("embedded_kafka").bootstrap
+
+
+@pytest.fixture
+def process_environment(transactional_db, kafka):
+    """Return the environment for a process of the product on this test's neighbours."""
+    database = connection.settings_dict
+    if connection.vendor == "sqlite":
+        url = f"sqlite:///{database['NAME']}"
+    else:
+        secret = f":{database['PASSWORD']}" if database["PASSWORD"] else ""
+        url = (
+            f"postgres://{database['USER']}{secret}@{database['HOST']}:"
+            f"{database['PORT']}/{database['NAME']}"
+        )
+    return {
+        **os.environ,
+        "DATABASE_URL": url,
+        "KAFKA_BOOTSTRAP_SERVERS": kafka,
+        "DJANGO_SETTINGS_MODULE": "autopilot_site.settings",
+        "PYTHONUNBUFFERED": "1",
+    }

@@ -1,0 +1,128 @@
+"""A running cluster fires on time, does its chores, and runs django-q2's other tasks."""
+
+import time
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from django_q.models import OrmQ
+from django_q.tasks import async_task
+
+from scheduling.domain.actors import Role, user_actor
+from scheduling.models import AuditEntry, ScheduledTransition
+from scheduling.services.cancel import cancel_transition
+from scheduling.services.run_now import run_transition_now
+from tests.faults.conftest import check_fired_rightly, completed, wait_completed, wait_for
+
+pytestmark = [pytest.mark.processes, pytest.mark.timeout(60)]
+OLIVIA = user_actor("olivia", role=Role.OPERATOR)
+
+
+class TestRunningCluster:
+    def test_fires_each_job_at_its_instant_and_never_before(
+        self, start_cluster, plant, topic
+    ):
+        start_cluster()
+        jobs = plant(100, seconds=4, starts_in=2)
+
+        wait_completed(jobs, seconds=15)
+
+        lateness = sorted(
+            ScheduledTransition.objects.filter(job_id__in=jobs).values_list(
+                "lateness_ms", flat=True
+            )
+        )
+        assert lateness[0] >= 0
+        assert lateness[len(lateness) // 2] < 250
+        check_fired_rightly(jobs, topic)
+
+    def test_is_woken_by_a_job_that_is_due_sooner_than_its_next_look(
+        self, start_cluster, plant, topic, settings
+    ):
+        settings.SCHEDULER = settings.SCHEDULER.model_copy(
+            update={"min_schedule_advance": 0}
+        )
+        start_cluster()
+        far = plant(1, starts_in=3600)
+        near = plant(1, starts_in=0.2)
+
+        wait_completed(near, seconds=5)
+
+        (lateness,) = ScheduledTransition.objects.filter(job_id__in=near).values_list(
+            "lateness_ms", flat=True
+        )
+        assert lateness < 500
+        assert completed(far) == 0
+
+    def test_fires_what_an_operator_demands_before_its_instant(
+        self, start_cluster, plant, topic
+    ):
+        start_cluster()
+        (job_id,) = plant(1, starts_in=3600)
+
+        asked = datetime.now(UTC)
+        run_transition_now(job_id=job_id, actor=OLIVIA, reason="early", now=asked)
+        wait_completed([job_id], seconds=5)
+
+        job = ScheduledTransition.objects.get(job_id=job_id)
+        assert job.lateness_ms < -3_500_000
+        assert job.event_at == asked
+
+    def test_never_fires_what_was_cancelled(self, start_cluster, plant, topic):
+        start_cluster()
+        kept, gone = plant(1, starts_in=1.5), plant(1, starts_in=1.5)
+
+        cancel_transition(job_id=gone[0], actor=OLIVIA, reason="no", now=datetime.now(UTC))
+        wait_completed(kept, seconds=10)
+        time.sleep(0.5)
+
+        assert {record.job_id for record in topic.records()} & {*kept, *gone} == set(kept)
+
+
+class TestDebugLogging:
+    @pytest.mark.parametrize("enabled", ["true", "false"])
+    def test_is_written_only_where_it_is_enabled(
+        self, enabled, start_cluster, plant, tmp_path
+    ):
+        start_cluster(SCHEDULER_ENABLE_DEBUG_LOGGING=enabled)
+
+        wait_completed(plant(1, starts_in=1.5), seconds=10)
+
+        log = (tmp_path / "cluster.log").read_text()
+        assert ("claimed 1 jobs" in log) == (enabled == "true")
+
+
+class TestChores:
+    def test_clean_up_moves_old_jobs_into_the_audit_by_itself(self, start_cluster, plant):
+        start_cluster(
+            SCHEDULER_CLEANUP_INTERVAL="1000", SCHEDULER_MAX_COMPLETED_JOB_AGE="1000"
+        )
+        (job_id,) = plant(1, starts_in=1)
+
+        archived = AuditEntry.objects.filter(job_id=job_id, action="transition.archived")
+        wait_for(archived.exists, seconds=15, what="the archive")
+
+        assert not ScheduledTransition.objects.filter(job_id=job_id).exists()
+        assert archived.get().changes["job"]["status"] == "completed"
+
+    def test_expiry_leaves_what_is_too_old_to_a_person(self, start_cluster, plant):
+        (job_id,) = plant(1, starts_in=1)
+        long_ago = datetime.now(UTC) - timedelta(hours=80)
+        ScheduledTransition.objects.filter(job_id=job_id).update(
+            due_at=long_ago, ready_at=long_ago
+        )
+
+        start_cluster()
+        expired = ScheduledTransition.objects.filter(job_id=job_id, status="expired")
+        wait_for(expired.exists, seconds=15, what="the expiry")
+
+        entry = AuditEntry.objects.filter(job_id=job_id).last()
+        assert (entry.action, entry.actor) == ("transition.expired", "system:recovery")
+
+
+class TestOtherTasks:
+    def test_are_run_and_acknowledged(self, start_cluster):
+        start_cluster()
+
+        async_task("math.hypot", 3, 4)
+
+        wait_for(lambda: not OrmQ.objects.exists(), seconds=10, what="the acknowledgement")

@@ -1,0 +1,291 @@
+"""Kafka and PostgreSQL may go away and come back: what is due waits, and then fires."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import psycopg
+import pytest
+from django.db import connection
+
+from scheduling.models import AuditEntry, ScheduledTransition
+from scheduling.topics import PHASE_TRANSITION
+from tests.faults.conftest import (
+    ROOT,
+    Cluster,
+    Topic,
+    check_fired_rightly,
+    completed,
+    wait_completed,
+    wait_for,
+)
+
+pytestmark = [pytest.mark.processes, pytest.mark.timeout(120)]
+BACK_SECONDS = 5
+
+
+def check_waited_unharmed(jobs):
+    """No attempt was used up and nothing failed."""
+    rows = ScheduledTransition.objects.filter(job_id__in=jobs)
+    assert set(rows.values_list("attempts", flat=True)) == {1}
+    failures = AuditEntry.objects.filter(
+        job_id__in=jobs, action__in=["transition.failed", "transition.attempt_failed"]
+    )
+    assert not failures.exists()
+
+
+class TestKafkaDown:
+    def test_for_ten_seconds_lets_all_wait_and_then_fire_in_order(
+        self, start_cluster, plant, topic, embedded_kafka
+    ):
+        start_cluster()
+        jobs = plant(200, seconds=8, starts_in=2)
+        wait_for(lambda: completed(jobs) >= 20, seconds=15, what="a good start")
+
+        embedded_kafka.down()
+        time.sleep(10)
+        embedded_kafka.up()
+        back = time.monotonic()
+        wait_completed(jobs, seconds=BACK_SECONDS + 2)
+
+        assert time.monotonic() - back < BACK_SECONDS
+        check_waited_unharmed(jobs)
+        check_fired_rightly(jobs, topic, most_repeats=2)
+
+    def test_at_the_start_is_waited_out(self, start_cluster, plant, topic, embedded_kafka):
+        embedded_kafka.down()
+        jobs = plant(10, starts_in=1)
+        cluster = start_cluster()
+        time.sleep(4)
+
+        embedded_kafka.up()
+        wait_completed(jobs, seconds=BACK_SECONDS + 2)
+
+        check_waited_unharmed(jobs)
+        check_fired_rightly(jobs, topic)
+        assert cluster.stop() == 0
+
+    def test_does_not_hold_up_a_stop(self, start_cluster, plant, embedded_kafka):
+        cluster = start_cluster()
+        plant(10, starts_in=1)
+        embedded_kafka.down()
+        time.sleep(3)
+        started = time.monotonic()
+
+        assert cluster.stop() == 0
+        assert time.monotonic() - started < 15
+        assert not ScheduledTransition.objects.filter(status="running").exists()
+
+    def test_that_loses_acknowledgements_repeats_no_record(
+        self, start_cluster, plant, topic, embedded_kafka
+    ):
+        start_cluster()
+        jobs = plant(60, seconds=3, starts_in=2)
+        wait_for(lambda: completed(jobs) >= 20, seconds=15, what="a good start")
+
+        embedded_kafka.lose_replies()
+        time.sleep(1)
+        embedded_kafka.down()
+        embedded_kafka.up()
+        embedded_kafka.return_replies()
+        wait_completed(jobs, seconds=30)
+
+        # The embedded broker knows no sequence numbers: what its client sends again
+        # within one producer's life is there twice, under one event id.
+        check_fired_rightly(jobs, topic, most_repeats=30)
+
+
+@pytest.mark.broker
+class TestRealKafka:
+    @pytest.fixture
+    def node(self, tmp_path):
+        """Return a Kafka node of this test's own: its address, and how to end it."""
+        if not os.environ.get("KAFKA_BOOTSTRAP_SERVERS"):
+            pytest.skip("KAFKA_BOOTSTRAP_SERVERS is not set")
+        node = _Node(tmp_path / "kafka")
+        yield node
+        node.kill()
+
+    @pytest.mark.timeout(400)
+    @pytest.mark.parametrize("outage", [10, 180])
+    def test_killed_and_started_again_has_all_that_was_due(
+        self, outage, node, settings, transactional_db, process_environment, tmp_path, plant
+    ):
+        settings.KAFKA_CLIENT = settings.KAFKA_CLIENT | {"bootstrap.servers": node.address}
+        topic = Topic(node.address)
+        environment = process_environment | {"KAFKA_BOOTSTRAP_SERVERS": node.address}
+        cluster = Cluster(environment, tmp_path / "cluster.log")
+        try:
+            jobs = plant(200, seconds=10, starts_in=2)
+            wait_for(lambda: completed(jobs) >= 30, seconds=20, what="a good start")
+
+            node.kill()
+            time.sleep(outage)
+            node.start()
+            back = time.monotonic()
+            wait_completed(jobs, seconds=20)
+
+            assert time.monotonic() - back < BACK_SECONDS
+            check_waited_unharmed(jobs)
+            check_fired_rightly(jobs, topic)
+            assert cluster.stop() == 0
+        finally:
+            cluster.end()
+
+
+class _Node:
+    """A Kafka node that can be killed and started again on its data."""
+
+    def __init__(self, directory):
+        command = [sys.executable, ".ci/kafka/kafka.py", "run", "--dir", str(directory)]
+        command += ["--topic", f"{PHASE_TRANSITION}:1"]
+        self._starter = subprocess.Popen(
+            command, cwd=ROOT, stdout=subprocess.PIPE, text=True
+        )
+        line = self._starter.stdout.readline()
+        self.address = next(word for word in line.split() if word.startswith("127.0.0.1:"))
+        java = psutil.Process(self._starter.pid).children()[0]
+        self._command = java.cmdline()
+        self._java = java
+        self._log = directory / "again.log"
+
+    def kill(self):
+        """End it with no chance to put anything in order."""
+        if self._starter.poll() is None:
+            self._starter.kill()
+            self._starter.wait(10)
+            self._starter.stdout.close()
+        if self._java.is_running():
+            self._java.kill()
+            self._java.wait(10)
+
+    def start(self):
+        """Start it on the same data and return once it answers."""
+        with self._log.open("ab") as sink:
+            self._java = psutil.Popen(self._command, stdout=sink, stderr=sink)
+
+        def answers():
+            try:
+                return Topic(self.address)
+            except Exception:  # noqa: BLE001 -- not yet
+                return None
+
+        wait_for(answers, seconds=60, what="Kafka to answer again")
+
+
+@pytest.mark.postgres
+class TestPostgresRestarted:
+    @pytest.fixture
+    def server(self, tmp_path_factory):
+        """Return a PostgreSQL server of this test's own, which can be restarted."""
+        if connection.vendor != "postgresql":
+            pytest.skip("DATABASE_URL names no PostgreSQL")
+        directory = tmp_path_factory.mktemp("server")
+        _open_to_others(directory)
+        server = _Server(directory / "data")
+        yield server
+        server.stop()
+
+    def test_under_way_is_survived_by_every_process(
+        self, server, embedded_kafka, tmp_path, settings, transactional_db, plant
+    ):
+        environment = {
+            **os.environ,
+            "DATABASE_URL": server.url,
+            "KAFKA_BOOTSTRAP_SERVERS": embedded_kafka.bootstrap,
+            "DJANGO_SETTINGS_MODULE": "autopilot_site.settings",
+        }
+        subprocess.run(
+            [sys.executable, "manage.py", "migrate", "-v", "0"],
+            cwd=ROOT,
+            env=environment,
+            check=True,
+            timeout=60,
+        )
+        topic = Topic(embedded_kafka.bootstrap)
+        with _OursPointedAt(server):
+            cluster = Cluster(environment, tmp_path / "cluster.log")
+            try:
+                jobs = plant(120, seconds=6, starts_in=2)
+                wait_for(lambda: completed(jobs) >= 30, seconds=20, what="a good start")
+
+                server.restart_at_once()
+                back = time.monotonic()
+                connection.close()
+                wait_completed(jobs, seconds=25)
+
+                assert time.monotonic() - back < 15
+                check_fired_rightly(jobs, topic, most_repeats=2)
+                assert cluster.stop() == 0
+            finally:
+                cluster.end()
+
+
+class _Server:
+    """A throw-away PostgreSQL server."""
+
+    def __init__(self, directory):
+        self._directory = directory
+        started = subprocess.run(
+            [".ci/postgres.sh", "start", str(directory)],
+            cwd=ROOT,
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        self.url = started.stdout.strip().removeprefix("DATABASE_URL=")
+
+    def restart_at_once(self):
+        """Restart it as after a crash, and return once it takes connections."""
+        programs = max(Path("/usr/lib/postgresql").glob("*/bin"))
+        data = self._directory / "data"
+        command = [programs / "pg_ctl", "-D", data, "-m", "immediate", "-w", "restart"]
+        command += ["-l", self._directory / "again.log"]
+        if os.geteuid() == 0:
+            command = ["runuser", "-u", "postgres", "--", *command]
+        subprocess.run(command, check=True, timeout=60, cwd="/", stdout=subprocess.DEVNULL)
+        psycopg.connect(self.url.replace("postgres://", "postgresql://")).close()
+
+    def stop(self):
+        subprocess.run(
+            [".ci/postgres.sh", "stop", str(self._directory)],
+            cwd=ROOT,
+            timeout=60,
+            check=True,
+        )
+
+
+def _open_to_others(directory):
+    """Let PostgreSQL's own user pass through to its directory below pytest's."""
+    for parent in [directory, *directory.parents][:4]:
+        if parent.owner() != "root" or parent == Path("/"):
+            break
+        parent.chmod(0o755)
+
+
+class _OursPointedAt:
+    """Let this process's own connection go to another server for a while."""
+
+    def __init__(self, server):
+        self._url = psycopg.conninfo.conninfo_to_dict(
+            server.url.replace("postgres://", "postgresql://")
+        )
+
+    def __enter__(self):
+        connection.close()
+        self._before = dict(connection.settings_dict)
+        connection.settings_dict.update(
+            NAME=self._url["dbname"],
+            USER=self._url["user"],
+            HOST=self._url["host"],
+            PORT=self._url["port"],
+            PASSWORD="",
+        )
+
+    def __exit__(self, *_):
+        connection.close()
+        connection.settings_dict.update(self._before)

@@ -1,0 +1,18 @@
+"""What the API's tests share beside fixtures."""
+
+PASSWORD = "a-secret-for-tests"  # noqa: S105 -- opens nothing
+TRANSITIONS = "/api/v1/transitions/"
+
+
+def assert_problem(response, status, code):
+    """Check an answer to be a problem of that status and code; return its members."""
+    assert response.status_code == status, response.content
+    assert response.headers["Content-Type"] == "application/problem+json"
+    problem = response.json()
+    assert problem["status"] == status
+    assert problem["code"] == code
+    assert problem["type"] == "about:blank"
+    assert problem["title"]
+    assert problem["detail"]
+    assert problem["category"] in {"validation", "scheduling", "network", "system"}
+    return problem

@@ -1,0 +1,139 @@
+"""The gate before Django: bounded bodies, and so many requests at a time."""
+
+import asyncio
+import json
+
+import pytest
+
+from scheduling.api import gate
+from scheduling.api.gate import Gate
+
+LIMIT = 1_000
+
+
+@pytest.fixture(autouse=True)
+def _small_limit(settings):
+    settings.DATA_UPLOAD_MAX_MEMORY_SIZE = LIMIT
+
+
+def scope_of(path="/api/v1/transitions/", **headers):
+    return {
+        "type": "http",
+        "path": path,
+        "headers": [(k.replace("_", "-").encode(), v.encode()) for k, v in headers.items()],
+    }
+
+
+def run(application, *, scope, messages=(), seconds=5):
+    """Serve one request of these messages; return what was sent."""
+    sent, left = [], list(messages)
+
+    async def receive():
+        return left.pop(0) if left else {"type": "http.disconnect"}
+
+    async def send(message):
+        sent.append(message)
+
+    async def serve():
+        await asyncio.wait_for(Gate(application)(scope, receive, send), seconds)
+
+    asyncio.run(serve())
+    return sent
+
+
+def chunks(*sizes):
+    return [
+        {"type": "http.request", "body": b"x" * size, "more_body": n < len(sizes)}
+        for n, size in enumerate(sizes, start=1)
+    ]
+
+
+class Recorder:
+    """An application that keeps what it is given."""
+
+    def __init__(self):
+        self.scope, self.messages = None, []
+
+    async def __call__(self, scope, receive, send):
+        self.scope = scope
+        self.messages = [await receive(), await receive()]
+
+
+class TestGate:
+    @pytest.mark.parametrize("sizes", [(0,), (10,), (500, 500), (400, 0, 600)])
+    def test_hands_on_a_body_within_the_limit_whole(self, sizes):
+        application = Recorder()
+
+        run(application, scope=scope_of(), messages=chunks(*sizes))
+
+        first, second = application.messages
+        assert first == {
+            "type": "http.request",
+            "body": b"x" * sum(sizes),
+            "more_body": False,
+        }
+        assert second == {"type": "http.disconnect"}
+
+    def test_tells_the_length_that_the_client_did_not(self):
+        chunked, told = Recorder(), Recorder()
+
+        run(chunked, scope=scope_of(), messages=chunks(3, 4))
+        run(told, scope=scope_of(content_length="7"), messages=chunks(7))
+
+        length = [(b"content-length", b"7")]
+        assert chunked.scope["headers"] == told.scope["headers"] == length
+
+    @pytest.mark.parametrize("sizes", [(1001,), (500, 501), (1000, 0, 1), (5000, 5000)])
+    def test_answers_413_in_the_application_s_place(self, sizes):
+        application = Recorder()
+
+        sent = run(application, scope=scope_of(), messages=chunks(*sizes))
+
+        assert application.scope is None
+        assert sent[0]["status"] == 413
+        assert json.loads(sent[1]["body"])["code"] == "payload_too_large"
+
+    def test_answers_while_a_client_would_send_for_ever(self, monkeypatch):
+        monkeypatch.setattr(gate, "MOST_DISCARDED", 10_000)
+        endless = [{"type": "http.request", "body": b"x" * 5_000, "more_body": True}] * 9
+
+        sent = run(Recorder(), scope=scope_of(), messages=endless)
+
+        assert sent[0]["status"] == 413
+
+    def test_leaves_alone_whom_it_lost_midway(self):
+        application = Recorder()
+        half = [{"type": "http.request", "body": b"x", "more_body": True}]
+
+        sent = run(application, scope=scope_of(), messages=half)
+
+        assert (application.scope, sent) == (None, [])
+
+    def test_lets_so_many_in_at_a_time_and_livez_always(self, monkeypatch):
+        monkeypatch.setattr(gate, "MOST_REQUESTS", 2)
+        inside, most = 0, 0
+        answered = []
+
+        async def application(scope, receive, send):
+            nonlocal inside, most
+            if scope["path"] == "/livez":
+                answered.append("livez")
+                return
+            inside += 1
+            most = max(most, inside)
+            await asyncio.sleep(0.05)
+            inside -= 1
+            answered.append("job")
+
+        async def body():
+            return {"type": "http.request", "body": b"", "more_body": False}
+
+        async def serve():
+            door = Gate(application)
+            paths = ["/api/v1/transitions/"] * 6 + ["/livez"]
+            await asyncio.gather(*(door(scope_of(path), body, None) for path in paths))
+
+        asyncio.run(asyncio.wait_for(serve(), 5))
+
+        assert most == 2
+        assert answered == ["livez"] + ["job"] * 6
