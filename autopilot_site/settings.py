@@ -94,7 +94,9 @@ _SQLITE_OPTIONS = {
 # PostgreSQL: a process paused inside a transaction must not hold the others up, and a
 # peer that is gone without a word must be noticed.
 _POSTGRES_OPTIONS = {
-    "options": "-c idle_in_transaction_session_timeout=10s -c lock_timeout=5s",
+    # Only the engine prepares statements; their plans don't depend on the values.
+    "options": "-c idle_in_transaction_session_timeout=10s -c lock_timeout=5s"
+    " -c plan_cache_mode=force_generic_plan",
     "application_name": "autopilot",
     "connect_timeout": 5,
     "keepalives_idle": 5,

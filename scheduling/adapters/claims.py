@@ -7,9 +7,10 @@ nothing. Every change writes its audit entry in the same transaction.
 Each is SQL of its own for each database; how a claim ends otherwise is in `claim_ends`.
 """
 
+import functools
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -17,7 +18,7 @@ from django.db import connection, transaction
 
 from scheduling.adapters.clock import database_now
 from scheduling.adapters.owner import Owner
-from scheduling.adapters.postgres import execute_prepared
+from scheduling.adapters.postgres import execute_together
 from scheduling.domain.actors import SCHEDULER
 from scheduling.domain.lifecycle import TransitionStatus
 from scheduling.models import AuditEntry, ScheduledTransition
@@ -90,36 +91,54 @@ AUDIT = "scheduling_auditentry"
 # key running or waiting for its next attempt (order per key; END before START where
 # equal, which is also the alphabet's order). Demanded jobs neither wait nor hold up.
 _CLAIMABLE = f"""
-    t.status = 'scheduled' AND t.ready_at <= {{now}}
+    t.status = 'scheduled' AND t.claim_token IS NULL AND t.ready_at <= {{now}}
     AND (t.forced_at IS NOT NULL OR (
         t.due_at > {{horizon}}
         AND NOT EXISTS (
-            SELECT 1 FROM {TABLE} e
-            WHERE e.key = t.key AND e.status = 'running' AND e.forced_at IS NULL
-            AND (e.due_at < t.due_at OR (e.due_at = t.due_at AND e.state < t.state)))
+            SELECT 1 FROM {{running}} e WHERE e.key = t.key AND e.due_at <= t.due_at
+            AND (e.due_at < t.due_at OR e.state < t.state))
         AND NOT EXISTS (
             SELECT 1 FROM {TABLE} e
             WHERE e.key = t.key AND e.status = 'scheduled' AND e.ready_at > e.due_at
-            AND e.forced_at IS NULL
-            AND (e.due_at < t.due_at OR (e.due_at = t.due_at AND e.state < t.state)))))
+            AND e.forced_at IS NULL AND e.due_at <= t.due_at
+            AND (e.due_at < t.due_at OR e.state < t.state))))
 """  # noqa: S608 -- no value is spliced in, only names of ours
+
+# Of each key only the earliest running job matters; asked of the table for each candidate,
+# a backlog of one key would be compared with all that run.
+_EARLIEST_RUNNING = f"""
+    SELECT DISTINCT ON (key) key, due_at, state FROM {TABLE}
+    WHERE status = 'running' AND forced_at IS NULL ORDER BY key, due_at, state
+"""  # noqa: S608
+_RUNNING = f"""
+    (SELECT key, due_at, state FROM {TABLE} WHERE status = 'running' AND forced_at IS NULL)
+"""  # noqa: S608
 
 # STABLE statement_timestamp() and not VOLATILE clock_timestamp() decides what is due: only
 # so can the index on ready_at end the search, instead of passing every pending row.
+# `status || ''` keeps partial indexes out of the search by id: the planner, whose figures
+# lag behind a burst, would rather read every live row of one.
 # A row that an operator holds locked is skipped, and with it whatever of its key is due
 # later: their order must not depend on how that operator's transaction ends.
 _POSTGRES_CLAIM = f"""
-WITH candidate AS MATERIALIZED (
-    SELECT t.id, t.key, t.due_at, t.forced_at FROM {TABLE} t
-    WHERE {
+WITH running AS MATERIALIZED ({_EARLIEST_RUNNING}),
+candidate AS MATERIALIZED (
+    SELECT * FROM (
+        SELECT t.id, t.key, t.due_at, t.forced_at, t.ready_at, t.state FROM {TABLE} t
+        WHERE {
     _CLAIMABLE.format(
-        now="statement_timestamp()", horizon="statement_timestamp() - %(age)s"
+        now="statement_timestamp()",
+        horizon="statement_timestamp() - %(age)s",
+        running="running",
     )
 }
-    ORDER BY t.ready_at, t.state, t.id LIMIT %(limit)s),
+        ORDER BY t.ready_at, t.state, t.id LIMIT __MOST__) AS first
+    ORDER BY ready_at, state, id LIMIT greatest(0, %(most_running)s - (
+        SELECT count(*) FROM {TABLE} WHERE status = 'running'))),
 locked AS MATERIALIZED (
     SELECT id FROM {TABLE} WHERE id = ANY(ARRAY(SELECT id FROM candidate))
-    AND status = 'scheduled' AND ready_at <= statement_timestamp() FOR UPDATE SKIP LOCKED),
+    AND status || '' = 'scheduled' AND ready_at <= statement_timestamp()
+    FOR UPDATE SKIP LOCKED),
 skipped AS MATERIALIZED (
     SELECT key, due_at FROM candidate
     WHERE forced_at IS NULL AND id NOT IN (SELECT id FROM locked)),
@@ -175,79 +194,130 @@ UPDATE {TABLE} SET
     updated_at = %(now)s, next_attempt_at = NULL
 WHERE status = 'scheduled' AND id IN (
     SELECT t.id FROM {TABLE} t
-    WHERE {_CLAIMABLE.format(now="%(now)s", horizon="%(horizon)s")}
-    ORDER BY t.ready_at, t.state, t.id LIMIT %(limit)s)
+    WHERE {_CLAIMABLE.format(now="%(now)s", horizon="%(horizon)s", running=_RUNNING)}
+    ORDER BY t.ready_at, t.state, t.id LIMIT max(0, min(
+        %(limit)s, %(most_running)s - (
+            SELECT count(*) FROM {TABLE} WHERE status = 'running'))))
 """  # noqa: S608
 
 
-def claim_due(
-    *, owner: Owner, limit: int, most_running: int, age_limit: timedelta
-) -> tuple[uuid.UUID, list[ClaimedJob]]:
-    """Claim what is due, in due order, and return its token and the jobs.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Claim:
+    """What a lane asks for.
 
-    Args:
-        limit: Most jobs of this claim.
-        most_running: SCHEDULER_MAX_CONCURRENT_JOBS, over the whole system.
-        age_limit: Jobs overdue by more are left to recovery.
+    limit: Most jobs of this claim.
+    most_running: SCHEDULER_MAX_CONCURRENT_JOBS, over the whole system.
+    age_limit: Jobs overdue by more are left to recovery.
     """
-    token = uuid.uuid4()
-    with transaction.atomic():
-        free = min(limit, most_running - _count_running())
-        if free <= 0:
-            return token, []
-        if connection.vendor == "postgresql":
-            return token, _claim_on_postgres(token, owner, free, age_limit)
-        return token, _claim_on_sqlite(token, owner, free, age_limit)
+
+    owner: Owner
+    limit: int
+    most_running: int
+    age_limit: timedelta
+    token: uuid.UUID = field(default_factory=uuid.uuid4)
 
 
-def _count_running() -> int:
-    """Return how many jobs run; on PostgreSQL no other claim passes until commit."""
-    count = f"SELECT count(*) FROM {TABLE} WHERE status = 'running'"  # noqa: S608
+def complete_and_claim(
+    token: uuid.UUID, acknowledged: Sequence[Acknowledged], claim: Claim | None
+) -> tuple[dict[int, float], list[ClaimedJob]]:
+    """Complete what the token holds and claim more, in one transaction.
+
+    Returns:
+        The lateness in ms of each completed job by row id, where a job that the token no
+        longer holds is left alone and missing; and the claimed jobs in due order.
+    """
+    if not acknowledged and claim is None:
+        return {}, []
     if connection.vendor == "postgresql":
-        execute_prepared("SELECT pg_advisory_xact_lock(%(lock)s)", {"lock": CLAIM_LOCK})
-        return int(execute_prepared(count, {})[0][0])
-    with connection.cursor() as cursor:
-        cursor.execute(count)
-        return int(cursor.fetchone()[0])
+        return _on_postgres(token, acknowledged, claim)
+    with transaction.atomic():
+        done = _complete_on_sqlite(token, acknowledged) if acknowledged else {}
+        return done, _claim_on_sqlite(claim) if claim else []
 
 
-def _claim_on_postgres(
-    token: uuid.UUID, owner: Owner, limit: int, age_limit: timedelta
-) -> list[ClaimedJob]:
-    """Claim and audit in one statement."""
-    values: dict[str, Any] = {
-        "age": age_limit,
-        "limit": limit,
+def _on_postgres(
+    token: uuid.UUID, acknowledged: Sequence[Acknowledged], claim: Claim | None
+) -> tuple[dict[int, float], list[ClaimedJob]]:
+    """Send it all at once; from the lock to the commit no other claim passes.
+
+    What is sent at once is one transaction of PostgreSQL's own, so that not even BEGIN and
+    COMMIT take a round trip (PostgreSQL, "Pipeline Mode").
+    """
+    statements: list[tuple[str, dict[str, Any]]] = []
+    if acknowledged:
+        statements.append((_POSTGRES_COMPLETE, _completion_values(token, acknowledged)))
+    if claim:
+        statements.extend(
+            [
+                ("SELECT pg_advisory_xact_lock(%(lock)s)", {"lock": CLAIM_LOCK}),
+                # Of a limit that is a parameter the planner assumes a tenth of all rows,
+                # and sorts them.
+                (
+                    _POSTGRES_CLAIM.replace("__MOST__", str(claim.limit)),
+                    _claim_values(claim),
+                ),
+            ]
+        )
+    results = execute_together(statements)
+    done: dict[int, float] = dict(results[0]) if acknowledged else {}
+    claimed = results[-1] if claim else []
+    return done, [ClaimedJob(**dict(zip(_COLUMNS, row, strict=True))) for row in claimed]
+
+
+@functools.cache
+def _claim_statement(limit: int) -> str:
+    """Return the claiming statement with its limit written into it.
+
+    Of a limit that is a parameter the planner assumes a tenth of all rows, and sorts them.
+    """
+    return _POSTGRES_CLAIM.replace("__MOST__", str(limit))
+
+
+def _completion_values(
+    token: uuid.UUID, acknowledged: Sequence[Acknowledged]
+) -> dict[str, Any]:
+    """Return the values of the completing statement."""
+    return {
         "token": token,
-        "owner": str(owner),
+        "ids": [ack.job.id for ack in acknowledged],
+        "partitions": [ack.partition for ack in acknowledged],
+        "offsets": [ack.offset for ack in acknowledged],
+        "ages": [ack.age_seconds for ack in acknowledged],
+        "actor": SCHEDULER.name,
+        "role": SCHEDULER.role.value,
+    }
+
+
+def _claim_values(claim: Claim) -> dict[str, Any]:
+    """Return the values of the claiming statement."""
+    return {
+        "most_running": claim.most_running,
+        "token": claim.token,
+        "owner": str(claim.owner),
+        "age": claim.age_limit,
         "lease": LEASE,
         "actor": SCHEDULER.name,
         "role": SCHEDULER.role.value,
     }
-    rows = execute_prepared(_POSTGRES_CLAIM, values)
-    return [ClaimedJob(**dict(zip(_COLUMNS, row, strict=True))) for row in rows]
 
 
-def _claim_on_sqlite(
-    token: uuid.UUID, owner: Owner, limit: int, age_limit: timedelta
-) -> list[ClaimedJob]:
+def _claim_on_sqlite(claim: Claim) -> list[ClaimedJob]:
     """Claim, read back and audit; the IMMEDIATE transaction keeps other writers out."""
     now = database_now()
+    values: dict[str, Any] = {
+        "limit": claim.limit,
+        "most_running": claim.most_running,
+        "token": claim.token.hex,
+        "owner": str(claim.owner),
+        "now": sqlite_instant(now),
+        "horizon": sqlite_instant(now - claim.age_limit),
+        "lease_until": sqlite_instant(now + LEASE),
+    }
     with connection.cursor() as cursor:
-        cursor.execute(
-            _SQLITE_CLAIM,
-            {
-                "now": sqlite_instant(now),
-                "horizon": sqlite_instant(now - age_limit),
-                "lease_until": sqlite_instant(now + LEASE),
-                "token": token.hex,
-                "owner": str(owner),
-                "limit": limit,
-            },
-        )
-        if not cursor.rowcount:
+        cursor.execute(_SQLITE_CLAIM, values)
+        if cursor.rowcount <= 0:
             return []
-    rows = ScheduledTransition.objects.filter(claim_token=token)
+    rows = ScheduledTransition.objects.filter(claim_token=claim.token)
     jobs = [
         ClaimedJob(**values)
         for values in rows.order_by("due_at", "state", "id").values(*_COLUMNS)
@@ -269,35 +339,6 @@ def _claim_on_sqlite(
 def sqlite_instant(instant: datetime) -> str:
     """Return the text that Django's SQLite backend stores, so that texts compare."""
     return str(connection.ops.adapt_datetimefield_value(instant.astimezone(UTC)))
-
-
-def complete(token: uuid.UUID, acknowledged: Sequence[Acknowledged]) -> dict[int, float]:
-    """Mark acknowledged jobs completed; return the lateness in ms of each by row id.
-
-    Jobs that are no longer held by the token are left alone and missing in the result.
-    """
-    if not acknowledged:
-        return {}
-    if connection.vendor == "postgresql":
-        return _complete_on_postgres(token, acknowledged)
-    with transaction.atomic():
-        return _complete_on_sqlite(token, acknowledged)
-
-
-def _complete_on_postgres(
-    token: uuid.UUID, acknowledged: Sequence[Acknowledged]
-) -> dict[int, float]:
-    """Complete and audit in one statement."""
-    values: dict[str, Any] = {
-        "token": token,
-        "ids": [ack.job.id for ack in acknowledged],
-        "partitions": [ack.partition for ack in acknowledged],
-        "offsets": [ack.offset for ack in acknowledged],
-        "ages": [ack.age_seconds for ack in acknowledged],
-        "actor": SCHEDULER.name,
-        "role": SCHEDULER.role.value,
-    }
-    return dict(execute_prepared(_POSTGRES_COMPLETE, values))
 
 
 def _complete_on_sqlite(

@@ -10,7 +10,7 @@ tasks on.
 import logging
 import time
 import uuid
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.conf import settings
@@ -42,6 +42,7 @@ BEHIND_SECONDS = 0.010
 # The slow look for lost wake-ups; on SQLite nobody else can wake this process.
 SAFETY_SECONDS = {"postgresql": 1.0, "sqlite": 0.2}
 RESCUE_EVERY_SECONDS = 0.5
+FIRST_BARREN_WAIT_SECONDS = 0.02
 LONGEST_BARREN_WAIT_SECONDS = 0.5
 DATABASE_DOWN_WAIT_SECONDS = (0.2, 0.5, 1.0, 2.0)
 PUBLISH_TASK = "scheduling.tasks.publish_due"
@@ -63,8 +64,8 @@ class DueBroker(ORM):  # type: ignore[misc]  # django-q2 has no types
         self._guard = ClockGuard()
         self._rescued_at = 0.0
         self._chores_at = 0.0
-        self._barren_lanes = 0
-        self._claimed_before = 0
+        self._opened_at = 0.0
+        self._searched_at: datetime | None = None
         self._failures = 0
         self._was_trusted = True
 
@@ -106,40 +107,35 @@ class DueBroker(ORM):  # type: ignore[misc]  # django-q2 has no types
         if seen.next_ready_at is None or lanes.is_stopping:
             self._wait(safety)
             return None
-        ahead = (seen.next_ready_at - seen.now).total_seconds()
+        pause = self._pause_left()
+        if pause > 0:
+            # Only what became ready since is worth a lane before the pause is over.
+            seen = look(queue=self.list_key, age_limit=age_limit(), after=self._searched_at)
         lead = -BEHIND_SECONDS if lanes.open_lanes else LEAD_SECONDS
-        if ahead > lead:
-            self._wait(min(safety, ahead - lead))
+        next_ready_at = seen.next_ready_at or seen.now + timedelta(seconds=safety + lead)
+        ahead = (next_ready_at - seen.now).total_seconds() - lead
+        if ahead > 0 or lanes.open_lanes >= lanes.lanes:
+            waits = [safety, *([ahead] if ahead > 0 else []), *([pause] if pause else [])]
+            self._wait(min(waits))
             return None
-        pause = self._barren_pause()
-        if lanes.open_lanes >= lanes.lanes or pause:
-            self._wait(pause or safety)
-            if pause and lanes.open_lanes == 0:
-                self._claimed_before = -1
-            return None
-        self._claimed_before = lanes.claimed
+        self._searched_at, self._opened_at = seen.now, time.monotonic()
         lanes.open_one()
-        logger.debug("a lane opens %.1f ms ahead", ahead * 1000)
-        return [_task(PUBLISH_TASK, seen.next_ready_at.timestamp())]
+        logger.debug("a lane opens %.1f ms ahead", (ahead + lead) * 1000)
+        return [_task(PUBLISH_TASK, next_ready_at.timestamp())]
 
-    def _barren_pause(self) -> float:
-        """Return how long to leave ready jobs alone that the last lanes couldn't claim.
+    def _pause_left(self) -> float:
+        """Return the seconds for which to leave what was ready alone; 0 for none.
 
-        What is ready may still be held back by the order of its key or by the limit of
-        running jobs. Doubling waits keep that from spinning.
+        What is ready may be held back by the order of its key or by the limit of running
+        jobs; then lanes close without a claim. Doubling pauses keep that from spinning,
+        and from holding up the claims of the lane that has work.
         """
-        lanes = current_board()
-        if self._claimed_before == -1:
-            self._claimed_before = lanes.claimed
+        barren = current_board().barren_lanes
+        if barren == 0:
             return 0.0
-        if lanes.claimed != self._claimed_before or lanes.open_lanes:
-            self._barren_lanes = 0
-            return 0.0
-        self._barren_lanes += 1
-        if self._barren_lanes <= 1:
-            return 0.0
-        wait: float = 0.01 * 2 ** min(self._barren_lanes, 10)
-        return min(wait, LONGEST_BARREN_WAIT_SECONDS)
+        pause: float = FIRST_BARREN_WAIT_SECONDS * 2 ** min(barren - 1, 10)
+        end = self._opened_at + min(pause, LONGEST_BARREN_WAIT_SECONDS)
+        return max(0.0, end - time.monotonic())
 
     def _rescue(self, seen: Look) -> None:
         """Free the jobs of dead owners, now and then."""

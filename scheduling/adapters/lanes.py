@@ -21,7 +21,7 @@ class LaneBoard:
     def __init__(self, *, lanes: int) -> None:
         self.lanes = lanes
         self._open = _FORK.Value("i", 0)
-        self._claimed = _FORK.Value("L", 0)
+        self._barren = _FORK.Value("i", 0)
         self._stop = _FORK.RawValue("b", 0)
         self.wake_descriptor = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
 
@@ -31,19 +31,19 @@ class LaneBoard:
         return int(self._open.value)
 
     @property
-    def claimed(self) -> int:
-        """How many jobs the lanes have claimed since the start; only its change counts."""
-        return int(self._claimed.value)
+    def barren_lanes(self) -> int:
+        """How many lanes in a row closed without having found anything to claim."""
+        return int(self._barren.value)
 
     @property
     def is_stopping(self) -> bool:
         """Whether the cluster was asked to stop."""
         return bool(self._stop.value)
 
-    def count_claimed(self, jobs: int) -> None:
-        """Note that a lane claimed jobs."""
-        with self._claimed.get_lock():
-            self._claimed.value += jobs
+    def note_yield(self, jobs: int) -> None:
+        """Note how many jobs a lane that closes has published."""
+        with self._barren.get_lock():
+            self._barren.value = 0 if jobs else self._barren.value + 1
 
     def open_one(self) -> None:
         """Note that a lane is handed out."""

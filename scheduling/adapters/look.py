@@ -26,18 +26,29 @@ class Look(NamedTuple):
 _LOOK = f"""
 SELECT {{now}},
     (SELECT ready_at FROM {TABLE}
-     WHERE status = 'scheduled' AND (due_at > {{horizon}} OR forced_at IS NOT NULL)
+     WHERE status = 'scheduled' AND claim_token IS NULL AND ready_at > %(after)s
+     AND (due_at > {{horizon}} OR forced_at IS NOT NULL)
      ORDER BY ready_at, state, id LIMIT 1),
     (SELECT count(*) FROM {TABLE} WHERE status = 'running'),
     EXISTS (SELECT 1 FROM django_q_ormq WHERE "key" = %(queue)s AND "lock" < {{now}})
 """  # noqa: S608
 
 
-def look(*, queue: str, age_limit: timedelta) -> Look:
-    """Look at the tables once; cheap at any size of them."""
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def look(*, queue: str, age_limit: timedelta, after: datetime | None = None) -> Look:
+    """Look at the tables once; cheap at any size of them.
+
+    Args:
+        queue: django-q2's queue whose tasks count.
+        age_limit: Jobs overdue by more are nothing to wait for.
+        after: Leaves out what was ready by then.
+    """
+    since = after or EPOCH
     if connection.vendor == "postgresql":
         now, horizon = "statement_timestamp()", "statement_timestamp() - %(age)s"
-        values: dict[str, Any] = {"queue": queue, "age": age_limit}
+        values: dict[str, Any] = {"queue": queue, "age": age_limit, "after": since}
         (row,) = execute_prepared(_LOOK.format(now=now, horizon=horizon), values)
         return Look(*row)
     instant = database_now()
@@ -45,6 +56,7 @@ def look(*, queue: str, age_limit: timedelta) -> Look:
         "queue": queue,
         "now": sqlite_instant(instant),
         "horizon": sqlite_instant(instant - age_limit),
+        "after": sqlite_instant(since),
     }
     with connection.cursor() as cursor:
         cursor.execute(_LOOK.format(now="%(now)s", horizon="%(horizon)s"), values)

@@ -3,10 +3,11 @@
 import functools
 import os
 import socket
+import weakref
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from django.db import connection
 from typing_extensions import override
@@ -97,6 +98,19 @@ def _session_identity() -> str:
     """Return `pid@start` of our PostgreSQL session, start in epoch milliseconds."""
     if connection.vendor != "postgresql":
         return ""
+    connection.ensure_connection()
+    session = connection.connection
+    if session not in _identities:
+        _identities[session] = _ask_session_identity()
+    return _identities[session]
+
+
+# Asking costs more than a claim does; a session keeps its identity.
+_identities: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
+
+
+def _ask_session_identity() -> str:
+    """Ask PostgreSQL who we are."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT pid, round(extract(epoch FROM backend_start) * 1000)::bigint"

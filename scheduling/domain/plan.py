@@ -197,7 +197,7 @@ def diff(
     expected: Expected,
     jobs: Sequence[JobT],
     *,
-    remembered: Settled | None,
+    remembered: Sequence[Settled],
     limits: Limits,
 ) -> Difference[JobT]:
     """Compare what upstream wants of a transition with what there is of it.
@@ -236,14 +236,14 @@ def _compare(live: Job, expected: Expected, due_at: datetime) -> Finding:
 
 
 def _is_settled(
-    instants: Collection[datetime], jobs: Sequence[Job], remembered: Settled | None
+    instants: Collection[datetime], jobs: Sequence[Job], remembered: Sequence[Settled]
 ) -> bool:
     """Tell whether the transition is settled for one of these instants."""
     return any(instant in instants for instant in _settled_instants(jobs, remembered))
 
 
 def _settled_instants(
-    jobs: Sequence[Job], remembered: Settled | None
+    jobs: Sequence[Job], remembered: Sequence[Settled]
 ) -> Iterator[datetime | None]:
     """Yield the instants for which no automatism makes the transition again.
 
@@ -255,5 +255,5 @@ def _settled_instants(
         if is_cancelled and (not job.is_overridden or job.replaced_by):
             continue
         yield from (job.due_at, job.upstream_at)
-    if remembered is not None:
-        yield from (remembered.due_at, remembered.upstream_at)
+    for settled in remembered:
+        yield from (settled.due_at, settled.upstream_at)

@@ -5,7 +5,7 @@ from typing_extensions import override
 
 
 class SettledTransition(models.Model):
-    """The last completion or override of an identity, kept when clean-up takes its row.
+    """A completion or override of an identity, kept when clean-up takes its row.
 
     "A settled transition stays settled" (contract, section 2) also after clean-up:
     for an upstream instant equal to `due_at` or `upstream_at` no job is made again.
@@ -16,13 +16,15 @@ class SettledTransition(models.Model):
     state = models.CharField(max_length=5)
     job_id = models.CharField(max_length=128)
     due_at = models.DateTimeField()
-    upstream_at = models.DateTimeField(null=True)
+    # The due instant again, where upstream never showed one: null would equal nothing.
+    upstream_at = models.DateTimeField()
     settled_at = models.DateTimeField()
 
     class Meta:
         constraints = [
             models.UniqueConstraint(
-                fields=["project_id", "phase_id", "state"], name="settled_identity_once"
+                fields=["project_id", "phase_id", "state", "due_at", "upstream_at"],
+                name="settled_once",
             )
         ]
 

@@ -343,7 +343,7 @@ def _compare(work: Sequence[_Work], *, limits: Limits) -> None:
                 diff(
                     expected,
                     jobs.get(identity, []),
-                    remembered=remembered.get(identity),
+                    remembered=remembered[identity],
                     limits=limits,
                 )
             )
@@ -366,16 +366,19 @@ def _jobs_of(
 
 def _remembered_of(
     phases: Collection[tuple[str, str]],
-) -> dict[Identity, SettledTransition]:
+) -> dict[Identity, list[SettledTransition]]:
     """Return what clean-up remembered of the phases, by identity."""
+    found: dict[Identity, list[SettledTransition]] = defaultdict(list)
     if not phases:
-        return {}
+        return found
     where, values = _pairs(phases)
     rows = SettledTransition.objects.raw(
         f"SELECT * FROM {SettledTransition._meta.db_table} WHERE {where}",  # noqa: S608 -- a table's name and placeholders
         values,
     )
-    return {(row.project_id, row.phase_id, row.state): row for row in rows}
+    for row in rows:
+        found[row.project_id, row.phase_id, row.state].append(row)
+    return found
 
 
 def _pairs(phases: Collection[tuple[str, str]]) -> tuple[str, list[str]]:

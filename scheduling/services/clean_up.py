@@ -84,11 +84,6 @@ def _plain(value: object) -> object:
 
 def _remember_settled(jobs: Sequence[ScheduledTransition], *, now: datetime) -> None:
     """Keep what no automatism may make again once its row is gone."""
-    newest: dict[tuple[str, str, str], ScheduledTransition] = {}
-    for job in jobs:
-        is_completed = job.current_status is TransitionStatus.COMPLETED
-        if is_completed or (job.is_overridden and not job.replaced_by):
-            newest[job.project_id, job.phase_id, job.state] = job
     SettledTransition.objects.bulk_create(
         [
             SettledTransition(
@@ -97,12 +92,12 @@ def _remember_settled(jobs: Sequence[ScheduledTransition], *, now: datetime) -> 
                 state=job.state,
                 job_id=job.job_id,
                 due_at=job.due_at,
-                upstream_at=job.upstream_at,
+                upstream_at=job.upstream_at or job.due_at,
                 settled_at=now,
             )
-            for job in newest.values()
+            for job in jobs
+            if job.current_status is TransitionStatus.COMPLETED
+            or (job.is_overridden and not job.replaced_by)
         ],
-        update_conflicts=True,
-        unique_fields=["project_id", "phase_id", "state"],
-        update_fields=["job_id", "due_at", "upstream_at", "settled_at"],
+        ignore_conflicts=True,
     )

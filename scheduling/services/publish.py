@@ -13,15 +13,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from django.db import InterfaceError, OperationalError, connection, transaction
+from django.db import InterfaceError, OperationalError, connection
 
 from scheduling.adapters.claim_ends import fail_attempt, give_back, renew
 from scheduling.adapters.claims import (
     LEASE,
     Acknowledged,
+    Claim,
     ClaimedJob,
-    claim_due,
-    complete,
+    complete_and_claim,
 )
 from scheduling.adapters.clock import ClockGuard, process_clock
 from scheduling.adapters.event_publisher import (
@@ -109,7 +109,6 @@ class Lane:
             held = self._complete_and_claim(held)
             if held.jobs:
                 logger.debug("claimed %d jobs under %s", len(held.jobs), held.token)
-                self._board.count_claimed(len(held.jobs))
                 self._publish(held)
             elif not self._wait_for_next():
                 return self.published
@@ -141,12 +140,10 @@ class Lane:
         they are kept, and if it stays away the topic tells whoever takes over.
         """
         give_up_at = time.monotonic() + DATABASE_RETRY_SECONDS
-        may_claim = self._may_claim
         while True:
+            claim = self._next_claim() if self._may_claim else None
             try:
-                with transaction.atomic():
-                    lateness = complete(held.token, held.dated())
-                    claimed = self._claim() if may_claim else _Held(held.token, [])
+                lateness, jobs = complete_and_claim(held.token, held.dated(), claim)
             except (OperationalError, InterfaceError) as error:
                 connection.close()
                 if not held.acknowledged or time.monotonic() > give_up_at:
@@ -156,17 +153,26 @@ class Lane:
                 continue
             self._log(held, lateness)
             self.published += len(lateness)
-            return claimed
+            return _Held(claim.token if claim else held.token, jobs)
 
-    def _claim(self) -> _Held:
-        """Claim the next batch."""
-        token, jobs = claim_due(
+    def _next_claim(self) -> Claim:
+        """Return what to ask for next."""
+        return Claim(
             owner=Owner.current(),
-            limit=LARGEST_BATCH,
+            limit=min(LARGEST_BATCH, self._share),
             most_running=self._settings.max_concurrent_jobs,
             age_limit=age_limit(),
         )
-        return _Held(token, jobs)
+
+    @property
+    def _share(self) -> int:
+        """The jobs that this lane takes at a time.
+
+        A part, so that the neighbours publish while it commits; all that may run, where
+        a neighbour found nothing that it could claim beside it.
+        """
+        most = self._settings.max_concurrent_jobs
+        return most if self._board.barren_lanes else max(1, most // self._board.lanes)
 
     def _publish(self, held: _Held) -> None:
         """Produce the batch, and settle every job that was not acknowledged."""
@@ -336,9 +342,13 @@ def publish_due(*, not_before: float) -> int:
     """Run one lane from that instant (epoch seconds) on; return how many it published."""
     board = current_board()
     with board.running_lane():
-        return Lane(
+        lane = Lane(
             publisher=process_publisher(), board=board, settings=scheduler_settings()
-        ).run(not_before=not_before)
+        )
+        try:
+            return lane.run(not_before=not_before)
+        finally:
+            board.note_yield(lane.published)
 
 
 def _record(job: ClaimedJob, *, timestamp: float) -> OutgoingRecord:

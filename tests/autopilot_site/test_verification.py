@@ -18,7 +18,6 @@ from scheduling.adapters import claim_ends, claims
 from scheduling.adapters.clock import database_now
 from scheduling.adapters.event_publisher import EventPublisher
 from scheduling.adapters.lanes import LaneBoard
-from scheduling.adapters.owner import Owner
 from scheduling.domain.actors import Role, user_actor
 from scheduling.domain.phases import read_phase_data
 from scheduling.models import AuditEntry, ScheduledTransition
@@ -30,6 +29,7 @@ from scheduling.services.retry import retry_transition
 from scheduling.services.run_now import run_transition_now
 from scheduling.services.schedule import Upstream, add_jobs, new_job, schedule_transition
 from scheduling.services.update import Update, update_transition
+from tests.support.claiming import claim_due
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(60)]
 
@@ -152,9 +152,7 @@ def add_entry(job, **fields):
 def fail_once_and_for_all(job):
     """Let the job use up its attempts, each refused by the broker."""
     change(job, max_attempts=1)
-    token, jobs = claims.claim_due(
-        owner=Owner.current(), limit=1, most_running=50, age_limit=timedelta(hours=72)
-    )
+    token, jobs = claim_due(limit=1)
     assert [claimed.job_id for claimed in jobs] == [job.job_id]
     claim_ends.fail_attempt(
         token, jobs[0], error="too large", unproven=False, wait=timedelta(seconds=1)
@@ -172,9 +170,7 @@ def histories(make, publish_all, now):
         job_id=jobs["failed twice"].job_id, actor=OLIVIA, reason="again", now=now
     )
     jobs["given back"] = make(due_in=-4)
-    token, claimed = claims.claim_due(
-        owner=Owner.current(), limit=9, most_running=50, age_limit=timedelta(hours=72)
-    )
+    token, claimed = claim_due(limit=9)
     claim_ends.give_back(token, claimed, error="no broker", unproven=True)
     jobs["expired"], jobs["expired and run"] = make(due_in=-400_000), make(due_in=-400_000)
     jobs["expired and cancelled"] = make(due_in=-400_000)
@@ -480,9 +476,7 @@ class TestVerifyFinds:
 
     def test_7_a_lease_that_ended_long_ago(self, make, now):
         job = make(due_in=-1)
-        claims.claim_due(
-            owner=Owner.current(), limit=9, most_running=50, age_limit=timedelta(hours=72)
-        )
+        claim_due(limit=9)
         change(job, lease_until=now - timedelta(seconds=40))
 
         assert found(check(), job) == {7}
@@ -589,9 +583,7 @@ class TestVerifyFinds:
 
     def test_10_a_claim_of_a_job_that_runs(self, make):
         job = make(due_in=-1)
-        claims.claim_due(
-            owner=Owner.current(), limit=9, most_running=50, age_limit=timedelta(hours=72)
-        )
+        claim_due(limit=9)
         change(job, attempts=2)
         add_entry(
             job,

@@ -143,14 +143,14 @@ class TestDiff:
         ],
     )
     def test_of_a_transition_without_a_job_depends_on_its_instant(self, due, finding):
-        difference = diff(end_at(due), [], remembered=None, limits=LIMITS)
+        difference = diff(end_at(due), [], remembered=[], limits=LIMITS)
 
         assert difference.finding is finding
 
     def test_leaves_what_is_overdue_to_a_person_where_it_may_not_fire(self):
         limits = replace(LIMITS, fires_overdue=False)
 
-        difference = diff(end_at(at(-1)), [], remembered=None, limits=limits)
+        difference = diff(end_at(at(-1)), [], remembered=[], limits=limits)
 
         assert difference.finding is Finding.EXPIRE
 
@@ -168,7 +168,7 @@ class TestDiff:
         ],
     )
     def test_of_a_transition_with_a_live_job(self, row, finding):
-        difference = diff(end_at(at(5)), [row], remembered=None, limits=LIMITS)
+        difference = diff(end_at(at(5)), [row], remembered=[], limits=LIMITS)
 
         assert (difference.finding, difference.live) == (finding, row)
 
@@ -191,16 +191,17 @@ class TestDiff:
         ],
     )
     def test_of_a_transition_with_a_past(self, row, finding):
-        difference = diff(end_at(at(5)), [row], remembered=None, limits=LIMITS)
+        difference = diff(end_at(at(5)), [row], remembered=[], limits=LIMITS)
 
         assert difference.finding is finding
 
     @pytest.mark.parametrize(
         ("remembered", "finding"),
         [
-            (Remembered(at(5), None), Finding.SETTLED),
-            (Remembered(at(4), at(5)), Finding.SETTLED),
-            (Remembered(at(4), at(4)), Finding.SCHEDULE),
+            ([Remembered(at(5), None)], Finding.SETTLED),
+            ([Remembered(at(4), at(5))], Finding.SETTLED),
+            ([Remembered(at(5), at(5)), Remembered(at(4), at(4))], Finding.SETTLED),
+            ([Remembered(at(4), at(4))], Finding.SCHEDULE),
         ],
     )
     def test_remembers_what_was_cleaned_up(self, remembered, finding):
@@ -215,7 +216,7 @@ class TestDiff:
         start = planned(before, held_back)["2", "START"]
         done = Row(S.COMPLETED, at(9), at(9))
 
-        difference = diff(start, [done], remembered=None, limits=LIMITS)
+        difference = diff(start, [done], remembered=[], limits=LIMITS)
 
         assert difference.finding is Finding.SETTLED
 
@@ -231,16 +232,14 @@ class TestDiff:
     def test_of_what_has_happened_cancels_the_live_job(self, rows, finding):
         ended = planned(phase(scheduled_end_at=at(5), actual_end_at=at(0)))["1", "END"]
 
-        difference = diff(ended, rows, remembered=None, limits=LIMITS)
+        difference = diff(ended, rows, remembered=[], limits=LIMITS)
 
         assert difference.finding is finding
 
     def test_leaves_the_job_of_a_transition_without_instant_alone(self):
         undated = planned(phase())["1", "END"]
 
-        difference = diff(
-            undated, [Row(S.SCHEDULED, at(5))], remembered=None, limits=LIMITS
-        )
+        difference = diff(undated, [Row(S.SCHEDULED, at(5))], remembered=[], limits=LIMITS)
 
         assert difference.finding is Finding.UNDATED
 
@@ -293,10 +292,10 @@ class TestPlanningTwice:
     @given(phases=phase_lists, past=rows)
     def test_changes_nothing(self, phases, past):
         for expected in plan_transitions(reading(*phases)):
-            first = diff(expected, past, remembered=None, limits=LIMITS)
+            first = diff(expected, past, remembered=[], limits=LIMITS)
 
             after = carry_out(first, past)
-            second = diff(expected, after, remembered=None, limits=LIMITS)
+            second = diff(expected, after, remembered=[], limits=LIMITS)
 
             # Two live rows of one transition do not exist; the second is left over here.
             if sum(row.current_status in {S.SCHEDULED, S.RUNNING} for row in past) < 2:

@@ -63,17 +63,21 @@ class TestInboxMessage:
 
 @pytest.mark.django_db
 class TestSettledTransition:
-    def test_an_identity_is_remembered_once(self, now):
+    def test_an_identity_is_remembered_once_for_each_instant(self, now):
         values = {
             "project_id": "1",
             "phase_id": "2",
             "state": "END",
             "job_id": "j",
             "due_at": now,
+            "upstream_at": now,
             "settled_at": now,
         }
         SettledTransition.objects.create(**values)
         SettledTransition.objects.create(**values | {"state": "START"})
+        SettledTransition.objects.create(
+            **values | {"upstream_at": now + timedelta(hours=1)}
+        )
 
         with pytest.raises(IntegrityError):
             SettledTransition.objects.create(**values)

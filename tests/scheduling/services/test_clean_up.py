@@ -193,8 +193,8 @@ class TestSettledAfterCleanUp:
         assert not SettledTransition.objects.exists()
 
     @pytest.mark.parametrize("is_one_run", [True, False])
-    def test_the_newest_counts(self, now, is_one_run):
-        make_job(COMPLETED, now=now, finalized_at=now - 3 * HOUR, **self.SAME)
+    def test_an_older_settlement_is_not_forgotten_for_a_newer(self, now, is_one_run):
+        older = make_job(COMPLETED, now=now, finalized_at=now - 3 * HOUR, **self.SAME)
         if not is_one_run:
             clean_up(now=now - HOUR)
         newer = make_job(
@@ -203,10 +203,9 @@ class TestSettledAfterCleanUp:
 
         clean_up(now=now)
 
-        settled = SettledTransition.objects.get()
-        assert settled.job_id == newer.job_id
-        assert settled.due_at == newer.due_at
-        assert settled.settled_at == now
+        settled = dict(SettledTransition.objects.values_list("job_id", "due_at"))
+        assert settled == {older.job_id: older.due_at, newer.job_id: newer.due_at}
+        assert SettledTransition.objects.get(job_id=newer.job_id).settled_at == now
 
     def test_start_and_end_are_remembered_apart(self, now):
         for state in ("START", "END"):
