@@ -26,6 +26,28 @@ def _flush_past_the_triggers(self, style, tables, **kwargs):
 DatabaseOperations.sql_flush = _flush_past_the_triggers
 
 
+# Tests that start processes of the product, in two groups: run all at once they would
+# starve one another, and the promises that they time.
+PROCESS_GROUPS = {
+    "one": ("test_kills.py", "test_cluster.py", "test_races.py"),
+    "two": (
+        "test_outages.py",
+        "test_up.py",
+        "test_benchmark_command.py",
+        "test_consume_events.py",
+        "test_gunicorn.py",
+    ),
+}
+
+
+def pytest_collection_modifyitems(items):
+    """Keep each group's tests on one worker (pytest-xdist's loadgroup)."""
+    groups = {name: group for group, names in PROCESS_GROUPS.items() for name in names}
+    for item in items:
+        if item.path.name in groups:
+            item.add_marker(pytest.mark.xdist_group(groups[item.path.name]))
+
+
 @pytest.fixture
 def now():
     """Return the present instant, in whole milliseconds."""
