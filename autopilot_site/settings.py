@@ -96,7 +96,11 @@ _SQLITE_OPTIONS = {
 _POSTGRES_OPTIONS = {
     # Only the engine prepares statements; their plans don't depend on the values.
     "options": "-c idle_in_transaction_session_timeout=10s -c lock_timeout=5s"
-    " -c plan_cache_mode=force_generic_plan",
+    " -c plan_cache_mode=force_generic_plan"
+    # The server's side of the same: a session whose client is gone without a word may
+    # hold the claims' lock.
+    " -c tcp_keepalives_idle=5 -c tcp_keepalives_interval=2 -c tcp_keepalives_count=3"
+    " -c tcp_user_timeout=10s",
     "application_name": "autopilot",
     "connect_timeout": 5,
     "keepalives_idle": 5,

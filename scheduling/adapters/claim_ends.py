@@ -19,13 +19,15 @@ from scheduling.domain.phases import format_instant
 from scheduling.models import ScheduledTransition
 
 LEASE_RAN_OUT = "its lease ran out"
+# About when jobs go on that wait for the broker, for the reader.
+SHOWN_WAIT = timedelta(seconds=1)
 
 
-def renew(token: uuid.UUID) -> int:
-    """Prolong the lease on all that the token holds; return how many jobs that is."""
-    return ScheduledTransition.objects.filter(claim_token=token).update(
-        lease_until=database_now() + LEASE
-    )
+def renew(token: uuid.UUID) -> set[int]:
+    """Prolong the lease on all that the token holds; return the ids of those rows."""
+    held = ScheduledTransition.objects.filter(claim_token=token)
+    held.update(lease_until=database_now() + LEASE)
+    return set(held.order_by().values_list("id", flat=True))
 
 
 def give_back(
@@ -34,27 +36,43 @@ def give_back(
     *,
     error: str,
     unproven: bool,
-    next_look: timedelta = timedelta(seconds=1),
+    wait: timedelta | None = None,
 ) -> None:
     """Put jobs back to scheduled without using up an attempt.
 
     Args:
         unproven: Whether the record may be on the topic all the same; the topic is then
             searched before anything else is done with the job.
-        next_look: About when the next attempt may be, for the reader; the job stays
-            ready, so that its place in the order of its key is kept.
+        wait: How long to leave the jobs alone, and with them the later ones of their
+            keys; without it they stay ready, for as soon as the broker is back.
     """
     with transaction.atomic():
         now = database_now()
         for row in _held(token, jobs):
             changes: dict[str, Any] = {"error": error[:500]}
             if unproven:
-                row.unproven_since = row.unproven_since or row.started_at
+                _note_unknown_outcome(row)
                 changes["unprovenSince"] = _shown(row.unproven_since)
             row.attempts -= 1
-            row.next_attempt_at = now + next_look
+            row.next_attempt_at = now + (wait or SHOWN_WAIT)
+            if wait:
+                row.ready_at = max(row.ready_at, row.next_attempt_at)
             _release(row, now=now, error=error)
             _audit_row(row, "transition.given_back", now=now, changes=changes)
+
+
+def _note_unknown_outcome(row: ScheduledTransition) -> None:
+    """Note that this attempt, too, may have put the record on the topic.
+
+    A first instant that stands already moves back by the least amount there is: whoever
+    searched the topic for the earlier attempts sees by that that there was another one
+    (services.unproven.is_proven).
+    """
+    row.unproven_since = (
+        row.unproven_since - timedelta(microseconds=1)
+        if row.unproven_since
+        else row.started_at
+    )
 
 
 def fail_attempt(
@@ -69,7 +87,7 @@ def fail_attempt(
         now = database_now()
         for row in _held(token, [job]):
             if unproven:
-                row.unproven_since = row.unproven_since or row.started_at
+                _note_unknown_outcome(row)
             changes = {"attempt": row.attempts, "error": error[:500]}
             if row.attempts >= row.max_attempts:
                 _release(row, now=now, error=error, status=TransitionStatus.FAILED)
@@ -113,7 +131,7 @@ def _rescue(token: uuid.UUID, *, reason: str) -> int:
         if reason == LEASE_RAN_OUT:
             rows = [row for row in rows if row.lease_until and row.lease_until <= now]
         for row in rows:
-            row.unproven_since = row.unproven_since or row.started_at
+            _note_unknown_outcome(row)
             row.attempts -= 1
             _release(row, now=now, error=reason)
             changes = {"error": reason, "unprovenSince": _shown(row.unproven_since)}

@@ -250,12 +250,7 @@ def _on_postgres(
         statements.extend(
             [
                 ("SELECT pg_advisory_xact_lock(%(lock)s)", {"lock": CLAIM_LOCK}),
-                # Of a limit that is a parameter the planner assumes a tenth of all rows,
-                # and sorts them.
-                (
-                    _POSTGRES_CLAIM.replace("__MOST__", str(claim.limit)),
-                    _claim_values(claim),
-                ),
+                (_claim_statement(claim.limit), _claim_values(claim)),
             ]
         )
     results = execute_together(statements)

@@ -90,3 +90,6 @@ class ClockGuard:
     def may_fire(self) -> bool:
         """Whether the wall clock can be trusted."""
         return self._sane_ticks >= SANE_TICKS_TO_RESUME
+
+
+process_guard = ClockGuard()

@@ -28,6 +28,8 @@ PR_SET_PDEATHSIG = 1
 ABNORMAL_EXIT = 70
 # A worker whose task was ended by its timeout leaves by itself within this.
 LEAVE_SECONDS = 3.0
+# A round of the guard takes half a second, and three more where a worker leaves.
+STUCK_SECONDS = 10
 
 
 def die_with_parent(parent: int) -> None:
@@ -66,7 +68,20 @@ class FailStopSentinel(django_q.cluster.Sentinel):  # type: ignore[misc]
         super().__init__(*args, start=False)
         # django-q2's constructor sets handlers of its own.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        signal.signal(
+            signal.SIGALRM, lambda *_: _fail_stop("the sentinel got stuck on a dead child")
+        )
         self.start()
+
+    @override
+    def status(self) -> Any:
+        """Return the status, which every round of the guard asks for: it still turns.
+
+        A worker killed while it hands in a result leaves a lock taken, on which the guard
+        would wait for ever.
+        """
+        signal.alarm(STUCK_SECONDS)
+        return super().status()
 
     @override
     def reincarnate(self, process: Any) -> None:

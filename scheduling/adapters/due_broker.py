@@ -24,7 +24,7 @@ from django_q.signing import SignedPackage
 from typing_extensions import override
 
 from scheduling.adapters.claim_ends import rescue_abandoned
-from scheduling.adapters.clock import ClockGuard, database_now
+from scheduling.adapters.clock import database_now, process_guard
 from scheduling.adapters.event_publisher import process_publisher
 from scheduling.adapters.lanes import current_board
 from scheduling.adapters.look import Look, look
@@ -61,7 +61,6 @@ class DueBroker(ORM):  # type: ignore[misc]  # django-q2 has no types
     def _reset(self) -> None:
         """Forget what belongs to one process."""
         self._listening_on: Any = None
-        self._guard = ClockGuard()
         self._rescued_at = 0.0
         self._chores_at = 0.0
         self._opened_at = 0.0
@@ -153,26 +152,26 @@ class DueBroker(ORM):  # type: ignore[misc]  # django-q2 has no types
             return []
         self._chores_at = time.monotonic()
         now = database_now()
-        return [
-            _task(path)
-            for path, interval in chores.items()
-            if Housekeeping.take(path, interval=interval, now=now)
-        ]
+        # One at a time: the workers are there for firing.
+        for path, interval in chores.items():
+            if Housekeeping.take(path, interval=interval, now=now):
+                return [_task(path)]
+        return []
 
     def _may_fire(self) -> bool:
         """Tell whether the clock can be trusted; PostgreSQL's always is."""
         if connection.vendor == "postgresql":
             return True
-        self._guard.tick()
-        if self._guard.may_fire != self._was_trusted:
-            self._was_trusted = self._guard.may_fire
+        process_guard.tick()
+        if process_guard.may_fire != self._was_trusted:
+            self._was_trusted = process_guard.may_fire
             if self._was_trusted:
                 logger.warning("the clock is right again: firing goes on")
             else:
                 logger.critical(
                     "the clock was stepped by %+.1f s: nothing fires until it is set "
                     "right, or until the cluster is restarted",
-                    self._guard.step_seconds,
+                    process_guard.step_seconds,
                 )
         return self._was_trusted
 
@@ -196,10 +195,11 @@ class DueBroker(ORM):  # type: ignore[misc]  # django-q2 has no types
             return
         session = connection.connection
         current_board().wait([session.fileno()], timeout_seconds=seconds)
-        # Whatever a notification says: the next look reads the rows.
-        session.pgconn.consume_input()
-        while session.pgconn.notifies():
-            pass
+        with connection.wrap_database_errors:
+            session.pgconn.consume_input()
+            # Whatever a notification says: the next look reads the rows.
+            while session.pgconn.notifies():
+                pass
 
     def _wait_for_database(self, error: Exception) -> None:
         """Note that the database is away, and give it a little longer each time."""

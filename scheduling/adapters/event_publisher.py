@@ -28,8 +28,6 @@ REFUSALS = frozenset(
         KafkaError.UNSUPPORTED_FOR_MESSAGE_FORMAT,
     }
 )
-# librdkafka never sent these: the record is surely not on the topic.
-NEVER_SENT = frozenset({KafkaError._PURGE_QUEUE, KafkaError._QUEUE_FULL})
 # How often the caller's `while_waiting` runs.
 WAIT_SLICE_SECONDS = 0.05
 # How long all brokers must be out of reach before a batch is taken back.
@@ -211,6 +209,9 @@ class _Waiting:
 
     def answer(self, index: int, error: KafkaError | None, message: Message) -> None:
         """Note the delivery report of one record."""
+        if index not in self.indexes:
+            # The caller was told an outcome, which must stand.
+            return
         self.indexes.discard(index)
         outcome = self.outcomes[index]
         if error is None:
@@ -228,7 +229,9 @@ class _Waiting:
             return Verdict.REFUSED
         if self.late:
             return Verdict.TIMED_OUT
-        return Verdict.NOT_SENT if code in NEVER_SENT else Verdict.UNKNOWN
+        # Also of a record purged from the queue: librdkafka puts back there what it sent
+        # and got no answer to.
+        return Verdict.UNKNOWN
 
 
 def _produce(
@@ -274,8 +277,7 @@ def _take_back(producer: Producer, waiting: _Waiting) -> None:
             Verdict.TIMED_OUT if waiting.late else Verdict.UNKNOWN
         )
         waiting.outcomes[index].error = "no answer"
-    # A report that still comes must not change what the caller was told.
-    waiting.indexes = set()
+    waiting.indexes.clear()
 
 
 _publisher: EventPublisher | None = None

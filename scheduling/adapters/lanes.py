@@ -22,6 +22,7 @@ class LaneBoard:
         self.lanes = lanes
         self._open = _FORK.Value("i", 0)
         self._barren = _FORK.Value("i", 0)
+        self._trouble = _FORK.Value("i", 0)
         self._stop = _FORK.RawValue("b", 0)
         self.wake_descriptor = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
 
@@ -44,6 +45,24 @@ class LaneBoard:
         """Note how many jobs a lane that closes has published."""
         with self._barren.get_lock():
             self._barren.value = 0 if jobs else self._barren.value + 1
+
+    @property
+    def trouble(self) -> int:
+        """How often in a row the lanes had to give jobs back."""
+        return int(self._trouble.value)
+
+    def count_trouble(self) -> None:
+        """Note that a lane had to give jobs back."""
+        with self._trouble.get_lock():
+            self._trouble.value += 1
+
+    def forget_trouble(self) -> None:
+        """Note that the broker took a whole batch."""
+        self._trouble.value = 0
+
+    def close(self) -> None:
+        """Give the descriptor back; the board is not used any more."""
+        os.close(self.wake_descriptor)
 
     def open_one(self) -> None:
         """Note that a lane is handed out."""
@@ -87,6 +106,8 @@ board: LaneBoard | None = None
 def set_board(new: LaneBoard) -> None:
     """Take the board of the cluster that is about to fork."""
     global board  # noqa: PLW0603 -- inherited by fork, which is the point
+    if board is not None:
+        board.close()
     board = new
 
 

@@ -84,6 +84,8 @@ def _open(consumer: Consumer, since: datetime, deadline: float) -> dict[int, int
     places = []
     ends: dict[int, int] = {}
     for place in consumer.offsets_for_times(asked, timeout=_left(deadline)):
+        if place.error is not None:
+            raise KafkaException(place.error)
         low, high = consumer.get_watermark_offsets(
             TopicPartition(PHASE_TRANSITION, place.partition), timeout=_left(deadline)
         )

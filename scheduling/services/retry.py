@@ -4,6 +4,7 @@ from datetime import datetime
 
 from django.db import IntegrityError, transaction
 
+from scheduling.adapters.clock import database_now
 from scheduling.domain.actors import Actor, Operation, authorize
 from scheduling.domain.errors import JobNotRetryableError
 from scheduling.domain.lifecycle import TransitionStatus
@@ -103,7 +104,9 @@ def _add_successor(
     )
     new.event_id, new.event_at = job.event_id, job.event_at
     new.upstream_at, new.is_overridden = job.upstream_at, job.is_overridden
-    new.forced_at = new.ready_at = now
+    new.forced_at = now
+    # Ready by the clock that decides, whatever this host's says.
+    new.ready_at = min(now, database_now())
     new.unproven_since = job.unproven_since or job.started_at or job.created_at
     new.replaces = job.job_id
     make_job_ids_unique([new])

@@ -4,6 +4,7 @@ from datetime import datetime
 
 from django.db import IntegrityError, transaction
 
+from scheduling.adapters.clock import database_now
 from scheduling.adapters.wake import wake
 from scheduling.domain.actors import Actor, Operation, authorize
 from scheduling.domain.errors import JobNotRunnableError
@@ -68,7 +69,9 @@ def _demand(
     """Make the locked job ready now; its event tells the instant of the request."""
     old = job.current_status
     job.status = TransitionStatus.SCHEDULED
-    job.forced_at = job.ready_at = job.event_at = job.updated_at = now
+    job.forced_at = job.event_at = job.updated_at = now
+    # Ready by the clock that decides, whatever this host's says.
+    job.ready_at = min(now, database_now())
     job.next_attempt_at = job.finalized_at = job.unproven_since = None
     job.save()
     record(

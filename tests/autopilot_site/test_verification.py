@@ -21,7 +21,7 @@ from scheduling.adapters.lanes import LaneBoard
 from scheduling.domain.actors import Role, user_actor
 from scheduling.domain.phases import read_phase_data
 from scheduling.models import AuditEntry, ScheduledTransition
-from scheduling.services import publish
+from scheduling.services import batch, publish
 from scheduling.services.cancel import cancel_transition
 from scheduling.services.clean_up import clean_up
 from scheduling.services.expire import expire_too_old
@@ -86,7 +86,7 @@ def put_on_topic(kafka):
         fields = {
             f.name: getattr(job, f.name) for f in dataclasses.fields(claims.ClaimedJob)
         }
-        record = publish._record(
+        record = batch._record(
             claims.ClaimedJob(**fields), timestamp=(at or database_now()).timestamp()
         )
         changed = {name.replace("_", "-"): text for name, text in headers.items()}

@@ -10,13 +10,17 @@ import pytest
 from confluent_kafka import KafkaError
 
 from scheduling.adapters import event_publisher, lanes
+from scheduling.adapters.claim_ends import give_back
 from scheduling.adapters.clock import database_now
 from scheduling.adapters.embedded_kafka import ApiKey
+from scheduling.domain.errors import ServiceUnavailableError
 from scheduling.domain.lifecycle import TransitionStatus
 from scheduling.domain.phases import format_instant
 from scheduling.models import AuditEntry, ScheduledTransition
 from scheduling.services.publish import publish_due
+from scheduling.services.unproven import is_proven
 from tests.faults.conftest import Topic
+from tests.support.claiming import claim_due
 
 S = TransitionStatus
 
@@ -362,7 +366,9 @@ class TestBrokerOutOfReach:
         assert (job.status, job.attempts) == (S.SCHEDULED, 0)
         assert job.next_attempt_at is not None
         assert job.ready_at == job.due_at
-        assert actions(job) == ["transition.claimed", "transition.given_back"]
+        # It was with the client when the broker went: nobody knows what became of it.
+        assert job.unproven_since is not None
+        assert actions(job)[:2] == ["transition.claimed", "transition.given_back"]
 
     def test_is_waited_for_within_the_lane(self, embedded, topic, make_job):
         jobs = [make_job(overdue=10 - number) for number in range(5)]
@@ -405,6 +411,63 @@ class TestUnprovenAttempt:
 
         assert statuses(job) == [S.COMPLETED]
         assert [record.event_id for record in topic.records()] == [str(job.event_id)]
+
+
+class TestSearchOfTheTopic:
+    def test_that_fails_holds_up_only_the_keys_in_doubt(
+        self, embedded, topic, make_job, monkeypatch
+    ):
+        def fail(wanted, **_):
+            raise ServiceUnavailableError("no search today")
+
+        monkeypatch.setattr("scheduling.services.batch.find_events", fail)
+        doubtful = make_job(overdue=10, unproven_since=database_now())
+        later = make_job(overdue=5)
+        other = make_job(overdue=5, key="other")
+
+        run_lane()
+
+        assert statuses(doubtful, later, other) == [S.SCHEDULED, S.SCHEDULED, S.COMPLETED]
+        doubtful.refresh_from_db()
+        assert doubtful.attempts == 0
+        assert doubtful.ready_at > database_now()
+
+    def test_that_outlasts_the_lease_publishes_nothing_of_what_others_took(
+        self, embedded, topic, make_job, monkeypatch
+    ):
+        monkeypatch.setattr("scheduling.services.batch.RENEW_EVERY_SECONDS", 0.0)
+        doubtful = make_job(unproven_since=database_now())
+
+        def search_while_another_takes_over(wanted, **_):
+            ScheduledTransition.objects.filter(pk=doubtful.pk).update(
+                claim_token=uuid.uuid4()
+            )
+            return {}
+
+        monkeypatch.setattr(
+            "scheduling.services.batch.find_events", search_while_another_takes_over
+        )
+
+        run_lane()
+
+        assert topic.records() == []
+        assert statuses(doubtful) == [S.RUNNING]
+
+
+class TestUnknownOutcome:
+    def test_shows_that_there_was_another_one_since_a_search(self, embedded, make_job):
+        job = make_job()
+        seen = []
+        for _ in range(3):
+            token, jobs = claim_due()
+            give_back(token, jobs, error="lost", unproven=True)
+            job.refresh_from_db()
+            seen.append(job.unproven_since)
+
+        assert seen == sorted(set(seen), reverse=True)
+        assert seen[0] - seen[-1] < timedelta(milliseconds=1)
+        assert not is_proven(job, searched=seen[0])
+        assert is_proven(job, searched=seen[-1])
 
 
 class TestStoppingBoard:
