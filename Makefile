@@ -46,8 +46,8 @@ endif
 setup: | $(UV) ## Install everything, for work on the code too
 	$(UV) sync --frozen
 
-run: | $(UV) ## Start everything, with a demo where the database is empty
-	@exec $(RUN) python manage.py up
+run: | $(UV) ## Start everything, with a demo where the database is empty (ARGS="--port 8001")
+	@exec $(RUN) python manage.py up $(ARGS)
 
 test: | $(UV) ## Run the tests (no PostgreSQL, no Kafka, no Java needed)
 	$(DEV) pytest $(TOGETHER)

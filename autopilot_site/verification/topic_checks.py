@@ -1,7 +1,7 @@
 """The invariants that need the topic: what stands there against what the jobs say."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -12,6 +12,9 @@ from autopilot_site.verification.report import Invariant, Report, Violation
 from autopilot_site.verification.workspace import Workspace
 from scheduling.adapters.topic_reader import Span, TopicReader, TopicRecord
 from scheduling.conf import scheduler_settings
+from scheduling.domain.lifecycle import TransitionStatus
+from scheduling.messages import write_phase_transition
+from scheduling.models import ScheduledTransition
 
 _BATCH = 1_000
 # Between a job's creation, as its `created_at` tells it, and the commit after which the
@@ -44,15 +47,40 @@ def read_records(
     if batch:
         workspace.add_records(batch)
     workspace.index_records()
+    workspace.make_body_table(_bodies(since))
     return {
         number: Span(min(starts[number], span.end), span.end)
         for number, span in spans.items()
     }
 
 
+def _digest(key: bytes, value: bytes) -> str:
+    """Return what two records have in common only if they are equal."""
+    return hashlib.sha256(key + b"\0" + value).hexdigest()
+
+
+def _bodies(since: datetime | None) -> Iterator[tuple[str, str, str]]:
+    """Yield job id, event and digest of what each completed row would publish."""
+    rows = ScheduledTransition.objects.filter(status=TransitionStatus.COMPLETED)
+    if since is not None:
+        rows = rows.filter(completed_at__gte=since)
+    for job in rows.order_by().iterator(chunk_size=_BATCH):
+        value = write_phase_transition(
+            project_id=job.project_id,
+            phase_id=job.phase_id,
+            challenge_id=job.challenge_id,
+            phase_type_name=job.phase_type_name,
+            state=job.state,
+            operator=job.operator,
+            project_status=job.project_status,
+            event_at=job.event_at,
+        )
+        yield job.job_id, job.event_id.hex, _digest(job.key.encode(), value)
+
+
 def _row(record: TopicRecord) -> tuple[object, ...]:
     """Return what the checks need of a record."""
-    digest = hashlib.sha256(record.key + b"\0" + record.value).hexdigest()
+    digest = _digest(record.key, record.value)
     return (
         record.job_id and record.job_id.replace("\0", ""),
         record.event_id.hex if record.event_id else None,
@@ -167,6 +195,16 @@ def _check_completed(
             JOIN verify_job j ON j.event_id = repeated.event_id
             GROUP BY repeated.event_id""",
         detail="has {0} records, and they are not equal".format,
+        most_shown=most_shown,
+    )
+    note(
+        invariant,
+        workspace,
+        sql="""SELECT b.job_id, min(r.place) FROM verify_body b
+            JOIN verify_record r ON r.event_id = b.event_id
+            GROUP BY b.job_id HAVING min(r.digest) <> min(b.digest)
+                AND count(DISTINCT r.digest) = 1""",
+        detail="is not what its record says, at offset {0}".format,
         most_shown=most_shown,
     )
 

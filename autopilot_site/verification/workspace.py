@@ -4,6 +4,7 @@ The database does the work, set by set, so that memory here stays constant at an
 of jobs. Instants are seconds since 1970 there, so that one SQL serves both databases.
 """
 
+import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -15,7 +16,14 @@ from scheduling.domain.lifecycle import ALLOWED_CHANGES, LIVE
 
 JOBS = "scheduling_scheduledtransition"
 AUDIT = "scheduling_auditentry"
-_TABLES = ("verify_job", "verify_trail", "verify_record", "verify_event", "verify_span")
+_TABLES = (
+    "verify_job",
+    "verify_trail",
+    "verify_record",
+    "verify_event",
+    "verify_span",
+    "verify_body",
+)
 
 _COLUMNS: tuple[tuple[str, str], ...] = (
     ("job_id", "text"),
@@ -40,6 +48,8 @@ _COLUMNS: tuple[tuple[str, str], ...] = (
     ("lease_until", "instant"),
     ("unproven_since", "instant"),
 )
+# How many bodies go into their table at a time.
+_BODIES = 1_000
 _ALLOWED = ", ".join(
     f"'{old}>{new}'" for old, news in ALLOWED_CHANGES.items() for new in sorted(news)
 )
@@ -220,6 +230,16 @@ class Workspace:
             cursor.executemany(
                 "INSERT INTO verify_record VALUES (%s, %s, %s, %s, %s, %s, %s)", rows
             )
+
+    def make_body_table(self, rows: Iterator[tuple[str, str, str]]) -> None:
+        """Make the table of what each completed row would publish: job, event, digest."""
+        self.execute(
+            "CREATE TEMPORARY TABLE verify_body (job_id text, event_id text, digest text)"
+        )
+        with connection.cursor() as cursor:
+            while batch := list(itertools.islice(rows, _BODIES)):
+                cursor.executemany("INSERT INTO verify_body VALUES (%s, %s, %s)", batch)
+        self.execute("CREATE INDEX verify_body_event ON verify_body (event_id)")
 
     def add_spans(self, rows: Sequence[tuple[int, int, int, int]]) -> None:
         """Add what each partition holds: number, low, end, and the end before."""

@@ -367,6 +367,19 @@ class TestVerifyFinds:
 
         assert found(check(with_topic=True), jobs[0]) - {3} == {4}
 
+    @pytest.mark.parametrize(
+        "column", ["phase_id", "phase_type_name", "project_status", "operator"]
+    )
+    def test_4_a_row_that_is_not_what_its_record_says(self, column, make, publish_all):
+        jobs = [make(due_in=-1) for _ in range(2)]
+        publish_all()
+        change(jobs[0], **{column: "999"})
+
+        report = check(with_topic=True)
+
+        assert 4 in found(report, jobs[0])
+        assert 4 not in found(report, jobs[1])
+
     def test_4_a_repeat_that_is_not_equal(self, make, publish_all, put_on_topic):
         job = make(due_in=-1)
         publish_all()
