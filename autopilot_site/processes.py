@@ -271,14 +271,16 @@ class Supervisor:
     def _stop(self, processes: Sequence[Process], *, within_seconds: float) -> None:
         """Stop some of them."""
         deadline = time.monotonic() + within_seconds
+        killed: set[str] = set()
         for process in processes:
             process.ask_to_stop()
         while any(process.pid for process in processes):
             self._pass_on(_TICK_SECONDS / 4)
             if time.monotonic() > deadline:
                 for process in processes:
-                    if process.pid and not process.has_ended():
-                        name = process.service.name
+                    name = process.service.name
+                    if process.pid and name not in killed and not process.has_ended():
+                        killed.add(name)
                         self.say(f"{name} did not stop in time and is killed")
                         process.kill()
             for process in processes:
@@ -330,9 +332,10 @@ def listen_for_stop(*, may_interrupt: Callable[[], bool]) -> int:
 
     def note(number: int, frame: FrameType | None) -> None:
         # One Ctrl-C may come twice, from the terminal and passed on by a parent: the
-        # first begins the stop, the rest change nothing.
+        # first begins the stop, the rest change nothing. They are caught and not ignored:
+        # a process that is being started would inherit that, and be deaf to its stop.
         for one in numbers:
-            signal.signal(one, signal.SIG_IGN)
+            signal.signal(one, lambda *_: None)
         os.write(writer, b".")
         if may_interrupt():
             raise StopRequestedError

@@ -216,6 +216,8 @@ REST_FRAMEWORK = {
     "DEFAULT_PARSER_CLASSES": ["scheduling.api.parsers.StrictJsonParser"],
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
     "EXCEPTION_HANDLER": "scheduling.api.errors.problem_response",
+    # `?format=` is no parameter of ours but where a path says so.
+    "URL_FORMAT_OVERRIDE": None,
     "UNAUTHENTICATED_USER": "django.contrib.auth.models.AnonymousUser",
 }
 SIMPLE_JWT = {

@@ -22,6 +22,16 @@ class BearerToken(JWTAuthentication):
     """
 
     @override
+    def get_raw_token(self, header: bytes) -> bytes | None:
+        """Return the token; the scheme's case doesn't matter (RFC 9110, section 11.1)."""
+        scheme, _, rest = header.strip().partition(b" ")
+        is_bearer = scheme.lower() == b"bearer"
+        token: bytes | None = super().get_raw_token(
+            b"Bearer " + rest if is_bearer else header
+        )
+        return token
+
+    @override
     def get_user(self, validated_token: Token) -> Any:
         """Return the user whom the token names."""
         try:

@@ -69,7 +69,10 @@ class Record:
         """Its `event-id` header; empty where it has none that can be kept."""
         for name, value in self.headers:
             if name == "event-id" and value is not None:
-                text = value.decode("utf-8", errors="replace").strip()
+                try:
+                    text = value.decode("utf-8").strip()
+                except UnicodeDecodeError:
+                    return ""
                 is_usable = text.isprintable() and len(text) <= LONGEST_EVENT_ID
                 return text if is_usable else ""
         return ""

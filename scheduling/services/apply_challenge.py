@@ -9,7 +9,7 @@ import logging
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 from django.db import transaction
@@ -37,6 +37,8 @@ from scheduling.services.schedule import Identity, Upstream, add_jobs, new_job
 from scheduling.services.unproven import prove_outcome
 from scheduling.services.update import Update, update_transition
 
+# How far ahead of ours another host's clock may be and still be believed.
+LARGEST_CLOCK_ERROR = timedelta(minutes=5)
 logger = logging.getLogger("autopilot.planning")
 
 Change = Difference[ScheduledTransition]
@@ -259,13 +261,22 @@ def _is_stale(reading: Reading, row: models.Challenge) -> bool:
     )
 
 
+def _believable(said_at: datetime | None, now: datetime) -> datetime | None:
+    """Return when something was said; now, where that lies too far ahead.
+
+    One record of a clock that is wrong must not make all later ones of its challenge old.
+    """
+    is_too_far_ahead = said_at is not None and said_at > now + LARGEST_CLOCK_ERROR
+    return now if is_too_far_ahead else said_at
+
+
 def _update_row(row: models.Challenge, reading: Reading, *, now: datetime) -> None:
     """Note what the reading says of the challenge itself."""
     challenge = reading.challenge
     row.project_id = challenge.project_id
     row.name = challenge.name or row.name
     row.read_at = now
-    row.newest_message_at = reading.said_at or row.newest_message_at
+    row.newest_message_at = _believable(reading.said_at, now) or row.newest_message_at
     is_in_need = challenge.is_active and not is_terminal_challenge_status(row.status)
     if not is_in_need or (challenge.phases and reading.scope is Scope.WHOLE):
         row.must_be_read_since = None

@@ -85,10 +85,11 @@ class TestBearerToken:
         assert_problem(response, 401, "not_authenticated")
         assert response.headers["WWW-Authenticate"] == 'Bearer realm="api"'
 
-    def test_the_same_claims_unforged_do(self, make_user):
+    @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
+    def test_the_same_claims_unforged_do(self, scheme, make_user):
         token = sign(claims_of(make_user("adam", group="admin")))
 
-        response = APIClient(HTTP_AUTHORIZATION=f"Bearer {token}").get(TRANSITIONS)
+        response = APIClient(HTTP_AUTHORIZATION=f"{scheme} {token}").get(TRANSITIONS)
 
         assert response.status_code == 200
 

@@ -138,7 +138,7 @@ class TestHandleRecords:
 
         assert made() == {"1": 1}
 
-    @pytest.mark.parametrize("value", [b"x" * 129, b"a\nb", b"", b"  "])
+    @pytest.mark.parametrize("value", [b"x" * 129, b"a\nb", b"", b"  ", b"\xff\xfe"])
     def test_takes_an_unusable_event_id_for_none(self, update, value):
         headers = (("other", None), ("event-id", value))
 

@@ -382,6 +382,16 @@ class TestApplyStatus:
 
 
 class TestApplyStale:
+    def test_a_message_from_the_far_future_does_not_make_later_ones_old(self, apply, now):
+        apply(reading(*ends(now, 5), said_at=now + timedelta(days=3000)))
+
+        applied = apply(
+            reading(status="COMPLETED", said_at=now + timedelta(milliseconds=1))
+        )
+
+        assert applied.verdict is Verdict.OVER
+        assert not ScheduledTransition.objects.live().exists()
+
     def test_changes_nothing(self, apply, now):
         apply(reading(*ends(now, 5), said_at=now))
         before = everything(), what_was_read()
