@@ -217,7 +217,10 @@ class TestConsumeEvents:
         start()
 
         wait_for_jobs([first, second])
-        assert InboxMessage.objects.count() == noted + 1
+        assert made([first, second]) == {project_of(first): 2, project_of(second): 2}
+        if not os.environ.get("KAFKA_BOOTSTRAP_SERVERS"):
+            # A real cluster's topics also hold what other tests put there.
+            assert InboxMessage.objects.count() == noted + 1
 
     def test_has_each_effect_once_after_being_killed_in_the_middle(
         self, start, send, update
