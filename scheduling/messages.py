@@ -4,7 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Annotated, Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar, Protocol, TypeVar
 
 from pydantic import AliasChoices, BaseModel, Field, PlainValidator, ValidationError
 
@@ -44,34 +44,68 @@ def write_envelope(topic: str, payload: dict[str, object], *, at: datetime) -> b
     return json.dumps(envelope, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-def write_phase_transition(
-    *,
-    project_id: str,
-    phase_id: str,
-    challenge_id: str | None,
-    phase_type_name: str,
-    state: str,
-    operator: str,
-    project_status: str,
-    event_at: datetime,
-) -> bytes:
+class PublishableJob(Protocol):
+    """What a transition's record tells of its job: a claimed one, or a row."""
+
+    @property
+    def project_id(self) -> str:
+        """Canonical id of its project."""
+        ...
+
+    @property
+    def phase_id(self) -> str:
+        """Canonical id of its phase."""
+        ...
+
+    @property
+    def challenge_id(self) -> str | None:
+        """Canonical id of its challenge, if known."""
+        ...
+
+    @property
+    def phase_type_name(self) -> str:
+        """What the phase is called."""
+        ...
+
+    @property
+    def state(self) -> str:
+        """START or END."""
+        ...
+
+    @property
+    def operator(self) -> str:
+        """Who asked for it."""
+        ...
+
+    @property
+    def project_status(self) -> str:
+        """The status that came with it."""
+        ...
+
+    @property
+    def event_at(self) -> datetime:
+        """The event's instant, aware UTC."""
+        ...
+
+
+def write_phase_transition(job: PublishableJob) -> bytes:
     """Return the value of a transition's record.
 
     It holds nothing that differs between attempts: whoever finds the record twice finds
     the same bytes.
     """
     payload: dict[str, object] = {
-        "projectId": wire_id(project_id),
-        "phaseId": wire_id(phase_id),
-        "phaseTypeName": phase_type_name,
-        "state": state,
-        "operator": operator,
-        "projectStatus": project_status,
-        "date": format_instant(event_at),
+        "projectId": wire_id(job.project_id),
+        "phaseId": wire_id(job.phase_id),
+        "phaseTypeName": job.phase_type_name,
+        "state": job.state,
+        "operator": job.operator,
+        "projectStatus": job.project_status,
+        "date": format_instant(job.event_at),
     }
-    if challenge_id is not None:
-        payload["challengeId"] = wire_id(challenge_id)
-    return write_envelope(PHASE_TRANSITION, payload, at=event_at)
+    if job.challenge_id is not None:
+        payload["challengeId"] = wire_id(job.challenge_id)
+    return write_envelope(PHASE_TRANSITION, payload, at=job.event_at)
 
 
 # --- In -------------------------------------------------------------------------------

@@ -65,17 +65,8 @@ def _bodies(since: datetime | None) -> Iterator[tuple[str, str, str]]:
     if since is not None:
         rows = rows.filter(completed_at__gte=since)
     for job in rows.order_by().iterator(chunk_size=_BATCH):
-        value = write_phase_transition(
-            project_id=job.project_id,
-            phase_id=job.phase_id,
-            challenge_id=job.challenge_id,
-            phase_type_name=job.phase_type_name,
-            state=job.state,
-            operator=job.operator,
-            project_status=job.project_status,
-            event_at=job.event_at,
-        )
-        yield job.job_id, job.event_id.hex, _digest(job.key.encode(), value)
+        digest = _digest(job.key.encode(), write_phase_transition(job))
+        yield job.job_id, job.event_id.hex, digest
 
 
 def _row(record: TopicRecord) -> tuple[object, ...]:

@@ -226,16 +226,7 @@ def _record(job: ClaimedJob, *, timestamp: float) -> OutgoingRecord:
     return OutgoingRecord(
         topic=PHASE_TRANSITION,
         key=job.key,
-        value=write_phase_transition(
-            project_id=job.project_id,
-            phase_id=job.phase_id,
-            challenge_id=job.challenge_id,
-            phase_type_name=job.phase_type_name,
-            state=job.state,
-            operator=job.operator,
-            project_status=job.project_status,
-            event_at=job.event_at,
-        ),
+        value=write_phase_transition(job),
         headers={
             "event-id": str(job.event_id),
             "job-id": job.job_id,

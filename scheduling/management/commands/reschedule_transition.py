@@ -7,12 +7,12 @@ from django.core.management.base import CommandParser
 from django.utils import timezone
 from typing_extensions import override
 
-from scheduling.management.base import OverrideCommand, actor_of
+from scheduling.management.base import JobOverrideCommand, actor_of
 from scheduling.queries import show_job
 from scheduling.services.update import read_update, update_transition
 
 
-class Command(OverrideCommand):
+class Command(JobOverrideCommand):
     """Wires the options to the service and prints the job."""
 
     help = """\
@@ -23,21 +23,16 @@ example:
   manage.py reschedule_transition job-1772880000000-12345-67890 \\
       --end-time 2026-03-07T18:00:00Z --reason "an hour more\""""
 
+    is_reason_required = False
+
     @override
     def add_arguments(self, parser: CommandParser) -> None:
         super().add_arguments(parser)
-        parser.add_argument("job_id", metavar="JOB_ID", help="the job's id")
         parser.add_argument(
             "--end-time",
             required=True,
             metavar="INSTANT",
             help="when it is due instead: ISO 8601 with a zone",
-        )
-        parser.add_argument(
-            "--reason",
-            default="",
-            metavar="TEXT",
-            help="why, in your words; kept in the audit",
         )
 
     @override

@@ -3,16 +3,15 @@
 from collections.abc import Mapping
 from typing import Any
 
-from django.core.management.base import CommandParser
 from django.utils import timezone
 from typing_extensions import override
 
-from scheduling.management.base import OverrideCommand, actor_of
+from scheduling.management.base import JobOverrideCommand, actor_of
 from scheduling.queries import show_job
 from scheduling.services.retry import retry_transition
 
 
-class Command(OverrideCommand):
+class Command(JobOverrideCommand):
     """Wires the options to the service and prints the job."""
 
     help = """\
@@ -21,17 +20,6 @@ turns out to be on the topic already. Prints the new job's id.
 
 example:
   manage.py retry_transition job-1772880000000-12345-67890 --reason "it is writable now\""""
-
-    @override
-    def add_arguments(self, parser: CommandParser) -> None:
-        super().add_arguments(parser)
-        parser.add_argument("job_id", metavar="JOB_ID", help="the job's id")
-        parser.add_argument(
-            "--reason",
-            required=True,
-            metavar="TEXT",
-            help="why, in your words; kept in the audit",
-        )
 
     @override
     def act(self, options: Mapping[str, Any]) -> dict[str, Any]:
