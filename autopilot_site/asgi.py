@@ -10,10 +10,23 @@ django_application = get_asgi_application()
 # Only now are the apps ready to be imported from.
 from django.db import connections  # noqa: E402
 
-from scheduling.api.gate import Gate  # noqa: E402
+from scheduling.api.gate import MOST_REQUESTS, Gate  # noqa: E402
 
 # Django gives each request of an ASGI server a thread of its own. A connection kept for
 # the next request would never be found again, and stay open.
-connections.settings["default"]["CONN_MAX_AGE"] = 0
+_database = connections.settings["default"]
+_database["CONN_MAX_AGE"] = 0
+if _database["ENGINE"] == "django.db.backends.postgresql":
+    # A new connection for each request costs more than the request itself does: the
+    # server starts a process, which knows no table yet.
+    _database["OPTIONS"]["pool"] = {
+        "min_size": 0,
+        "max_size": MOST_REQUESTS + 4,
+        # Seconds: how long a request waits for one, how long one may be idle, and after
+        # how long without a server the next request is the one that tries again.
+        "timeout": 3.0,
+        "max_idle": 60.0,
+        "reconnect_timeout": 2.0,
+    }
 
 application = Gate(django_application)

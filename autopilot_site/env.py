@@ -4,14 +4,22 @@ A bad value stops the start with the variable's name, the value and what is allo
 (contract, section 10). Every secret NAME may also come as NAME_FILE.
 """
 
+import ipaddress
 import os
 import types
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+from urllib.parse import urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import (
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -19,10 +27,16 @@ LEAST_KEY_BYTES = 32
 SECRETS = (
     "SECRET_KEY",
     "JWT_SIGNING_KEY",
+    "JWT_VERIFYING_KEYS",
     "DATABASE_URL",
     "KAFKA_SASL_PASSWORD",
     "KAFKA_SSL_KEY_PASSWORD",
+    "CHALLENGE_SERVICE_CLIENT_SECRET",
 )
+# A number of requests in a second, minute, hour or day.
+RATE_FORM = r"^[1-9][0-9]{0,8}/(s|sec|second|m|min|minute|h|hour|d|day)$"
+RATES_ALLOWED = "N/sec, N/min, N/hour, N/day, with N from 1"
+ADDRESS_ALLOWED = "http://HOST/PATH or https://HOST/PATH"
 Settings = TypeVar("Settings", bound=BaseSettings)
 
 
@@ -41,7 +55,31 @@ class SiteSettings(BaseSettings):
     jwt_signing_key: SecretStr = Field(
         SecretStr(""),
         description="Signs the API's tokens: at least 32 bytes, not SECRET_KEY; "
-        "required unless DEBUG is on.",
+        "required unless DEBUG is on or there is an outside issuer.",
+    )
+    jwt_verifying_keys: SecretStr = Field(
+        SecretStr(""),
+        description="Older signing keys whose tokens are accepted still, by commas; each "
+        "at least 32 bytes. An old key may go a day after its last use.",
+    )
+    jwt_issuer: str = Field(
+        "",
+        description="`iss` of an outside issuer's tokens, exactly; with it, own tokens "
+        "are neither given nor accepted. JWT_AUDIENCE and JWT_JWKS_URL belong to it.",
+    )
+    jwt_audience: str = Field(
+        "", description="`aud` that the outside issuer's tokens must have."
+    )
+    jwt_jwks_url: str = Field(
+        "",
+        description="Where the outside issuer publishes its keys: https (with DEBUG on, "
+        "http on this host too); RS256 alone is accepted.",
+    )
+    jwt_roles_claim: str = Field(
+        "roles",
+        min_length=1,
+        description="Claim of the outside issuer's tokens that holds the roles viewer, "
+        "operator, admin; others in it are ignored.",
     )
     allowed_hosts: str = Field(
         "localhost,127.0.0.1,[::1]", description="Host names served, by commas."
@@ -78,12 +116,48 @@ class SiteSettings(BaseSettings):
     kafka_consumer_group: str = Field(
         "autopilot-group", description="Consumer group of consume_events."
     )
+    challenge_service_url: str = Field(
+        "",
+        description="Where the Challenge API is, such as https://api.example.com/v6; "
+        "empty: challenges come by record only.",
+        json_schema_extra={"allowed": ADDRESS_ALLOWED},
+    )
+    challenge_service_client_id: str = Field(
+        "", description="Client id of the OAuth2 client credentials."
+    )
+    challenge_service_client_secret: SecretStr = Field(
+        SecretStr(""), description="Client secret of the OAuth2 client credentials."
+    )
+    challenge_service_audience: str = Field(
+        "", description="Audience to ask a token for; empty: none is named."
+    )
+    challenge_service_token_url: str = Field(
+        "",
+        validate_default=True,
+        description="Where tokens for the Challenge service are fetched; empty: it is "
+        "asked without. The client id and secret belong to it.",
+        json_schema_extra={"allowed": ADDRESS_ALLOWED},
+    )
     secure_ssl_redirect: bool = Field(
         default=False,
         description="Redirect to HTTPS; HSTS and secure cookies come with it.",
     )
     trust_proxy: bool = Field(
-        default=False, description="Honour a proxy's X-Forwarded-Proto."
+        default=False,
+        description="Honour a proxy's X-Forwarded-Proto, and the last hop of its "
+        "X-Forwarded-For as the client's address.",
+    )
+    api_throttle_user: str = Field(
+        "6000/min",
+        pattern=RATE_FORM,
+        description="How many requests one user may make of the API.",
+        json_schema_extra={"allowed": RATES_ALLOWED},
+    )
+    api_throttle_token: str = Field(
+        "30/min",
+        pattern=RATE_FORM,
+        description="How many log-ins one address may try at the API.",
+        json_schema_extra={"allowed": RATES_ALLOWED},
     )
     cluster_workers: int = Field(
         2, ge=1, le=64, description="Publishing workers of one qcluster."
@@ -94,6 +168,47 @@ class SiteSettings(BaseSettings):
     log_format: Literal["console", "json"] = Field(
         "console", description="Lines for people, or one JSON object a line."
     )
+
+    @field_validator("challenge_service_url", "challenge_service_token_url")
+    @classmethod
+    def _check_address(cls, value: str) -> str:
+        """Refuse what is no plain address; empty is none at all.
+
+        Raises:
+            ValueError: Another scheme, no host, a bad port, or parts that don't belong.
+        """
+        if value:
+            try:
+                parts = urlsplit(value)
+                # Reading it is what refuses a port that is none.
+                parts.port  # noqa: B018
+            except ValueError:
+                raise ValueError("must be an address") from None
+            if parts.scheme not in {"http", "https"} or not parts.hostname:
+                raise ValueError("must begin with http:// or https:// and a host")
+            if "@" in parts.netloc or parts.query or parts.fragment:
+                raise ValueError("must have no user, query or fragment")
+            if any(not c.isascii() or not c.isprintable() or c == " " for c in value):
+                raise ValueError("must have printable ASCII characters only")
+        return value
+
+    @field_validator("challenge_service_token_url")
+    @classmethod
+    def _check_credentials(cls, value: str, info: ValidationInfo) -> str:
+        """Refuse a token's address without credentials, and credentials without it.
+
+        Raises:
+            ValueError: Some are missing.
+        """
+        client_id = bool(info.data.get("challenge_service_client_id"))
+        secret = info.data.get("challenge_service_client_secret")
+        has_secret = secret is not None and bool(secret.get_secret_value())
+        if (bool(value), client_id, has_secret) not in {(True,) * 3, (False,) * 3}:
+            raise ValueError(
+                "CHALLENGE_SERVICE_TOKEN_URL, CHALLENGE_SERVICE_CLIENT_ID and "
+                "CHALLENGE_SERVICE_CLIENT_SECRET go together"
+            )
+        return value
 
 
 def prepare_first_start(
@@ -124,6 +239,72 @@ def load_secret_files(environ: dict[str, str] | os._Environ[str]) -> None:
             ) from None
 
 
+def verifying_keys(site: SiteSettings, *, secret_key: str) -> tuple[str, ...]:
+    """Return the older signing keys whose tokens are accepted still.
+
+    Raises:
+        ImproperlyConfigured: One is too short, or is SECRET_KEY.
+    """
+    text = site.jwt_verifying_keys.get_secret_value()
+    keys = tuple(key.strip() for key in text.split(",") if key.strip())
+    if any(len(key.encode()) < LEAST_KEY_BYTES or key == secret_key for key in keys):
+        raise ImproperlyConfigured(
+            f"JWT_VERIFYING_KEYS=…: each key must have at least {LEAST_KEY_BYTES} bytes "
+            "and differ from SECRET_KEY; allowed: keys by commas"
+        )
+    return keys
+
+
+def check_outside_issuer(site: SiteSettings) -> None:
+    """Refuse an outside issuer that is named by halves, or whose keys anybody may forge.
+
+    Raises:
+        ImproperlyConfigured: Names the variable, its value and what is allowed.
+    """
+    values = {
+        "JWT_ISSUER": site.jwt_issuer,
+        "JWT_AUDIENCE": site.jwt_audience,
+        "JWT_JWKS_URL": site.jwt_jwks_url,
+    }
+    if not any(values.values()):
+        return
+    missing = [name for name, value in values.items() if not value.strip()]
+    if missing:
+        raise ImproperlyConfigured(
+            f"{', '.join(missing)}: an outside issuer needs {', '.join(values)} together"
+        )
+    if not _may_be_trusted(site.jwt_jwks_url, debug=site.debug):
+        raise ImproperlyConfigured(
+            f"JWT_JWKS_URL={site.jwt_jwks_url!r}: must be the https address of a key set, "
+            "without a user; allowed: https://HOST/PATH, with DEBUG on also "
+            "http://127.0.0.1:PORT/PATH"
+        )
+
+
+def _may_be_trusted(address: str, *, debug: bool) -> bool:
+    """Tell whether nobody on the way can change what is read from an address."""
+    try:
+        parts = urlsplit(address)
+        host, user = parts.hostname or "", parts.username
+        # Reading it is what refuses a port that is none.
+        parts.port  # noqa: B018
+    except ValueError:
+        return False
+    if not host or user is not None or parts.fragment:
+        return False
+    if parts.scheme == "https":
+        return True
+    return parts.scheme == "http" and debug and _is_loopback(host)
+
+
+def _is_loopback(host: str) -> bool:
+    """Tell whether a host is this one."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 def read(kind: type[Settings]) -> Settings:
     """Read one group of variables.
 
@@ -142,13 +323,17 @@ def _explain(problem: Any, kind: type[BaseSettings], *, prefix: str) -> str:
     """Write one problem as `NAME=value: …, allowed: …`; a secret's value is kept."""
     field_name = str(problem["loc"][0]).lower().removeprefix(prefix.lower())
     name = (prefix + field_name).upper()
-    value = "…" if name in SECRETS else repr(problem["input"])
+    # An address may have been given with a password in it.
+    may_be_secret = name in SECRETS or "@" in str(problem["input"])
+    value = "…" if may_be_secret else repr(problem["input"])
     values = allowed(kind.model_fields[field_name])
     return f"{name}={value}: {problem['msg']}; allowed: {values}"
 
 
 def allowed(field: FieldInfo) -> str:
     """Return what values are allowed."""
+    if isinstance(field.json_schema_extra, dict) and "allowed" in field.json_schema_extra:
+        return str(field.json_schema_extra["allowed"])
     kind = _kind(field.annotation)
     if get_origin(kind) is Literal:
         return _choices(get_args(kind))

@@ -12,7 +12,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings
 
 from autopilot_site.env import SECRETS, SiteSettings, allowed
-from scheduling.conf import RecoverySettings, SchedulerSettings
+from scheduling.conf import MessageSettings, RecoverySettings, SchedulerSettings
 
 README: Final = Path(__file__).resolve().parent.parent / "README.md"
 BEGIN: Final = "<!-- environment: written by `make readme` -->"
@@ -20,6 +20,7 @@ END: Final = "<!-- environment: end -->"
 GROUPS: Final[tuple[type[BaseSettings], ...]] = (
     SchedulerSettings,
     RecoverySettings,
+    MessageSettings,
     SiteSettings,
 )
 
@@ -69,6 +70,10 @@ def _default(field: FieldInfo) -> str:
         value = value.get_secret_value()
     if isinstance(value, bool):
         value = str(value).lower()
+    if isinstance(value, tuple):
+        value = ",".join(value)
+    if field.default_factory is not None:
+        value = ""
     return f"`{value}`" if value not in {"", None} else "empty"
 
 

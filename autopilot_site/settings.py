@@ -1,16 +1,25 @@
 """Django's settings: one file; the environment decides what differs between hosts."""
 
 import os
+import secrets
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import environ
 import structlog
+from csp import constants as csp
 from django.core.exceptions import ImproperlyConfigured
 
-from autopilot_site.env import LEAST_KEY_BYTES, SiteSettings, load_secret_files, read
-from scheduling.conf import RecoverySettings, SchedulerSettings
+from autopilot_site.env import (
+    LEAST_KEY_BYTES,
+    SiteSettings,
+    check_outside_issuer,
+    load_secret_files,
+    read,
+    verifying_keys,
+)
+from scheduling.conf import MessageSettings, RecoverySettings, SchedulerSettings
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -19,6 +28,7 @@ load_secret_files(os.environ)
 SITE = read(SiteSettings)
 SCHEDULER = read(SchedulerSettings)
 RECOVERY = read(RecoverySettings)
+MESSAGES = read(MessageSettings)
 
 # --- Secrets --------------------------------------------------------------------------
 DEBUG = SITE.debug
@@ -28,12 +38,22 @@ SECRET_KEY = SITE.secret_key.get_secret_value() or (_DEVELOPMENT_KEY if DEBUG el
 JWT_SIGNING_KEY = SITE.jwt_signing_key.get_secret_value() or (
     f"jwt-{_DEVELOPMENT_KEY}" if DEBUG else ""
 )
+JWT_VERIFYING_KEYS = verifying_keys(SITE, secret_key=SECRET_KEY)
+# An outside issuer's tokens, where it is named, are accepted in place of our own.
+check_outside_issuer(SITE)
+JWT_ISSUER = SITE.jwt_issuer
+JWT_AUDIENCE = SITE.jwt_audience
+JWT_JWKS_URL = SITE.jwt_jwks_url
+JWT_ROLES_CLAIM = SITE.jwt_roles_claim
+if JWT_ISSUER and not JWT_SIGNING_KEY:
+    # Nothing is ever signed with it: own tokens are neither given nor accepted.
+    JWT_SIGNING_KEY = secrets.token_urlsafe(48)
 if not SECRET_KEY:
     raise ImproperlyConfigured("SECRET_KEY: is required unless DEBUG is on")
 if len(JWT_SIGNING_KEY.encode()) < LEAST_KEY_BYTES or JWT_SIGNING_KEY == SECRET_KEY:
     raise ImproperlyConfigured(
         f"JWT_SIGNING_KEY=…: must have at least {LEAST_KEY_BYTES} bytes and differ from "
-        "SECRET_KEY; it is required unless DEBUG is on"
+        "SECRET_KEY; it is required unless DEBUG is on or there is an outside issuer"
     )
 
 # --- Applications ---------------------------------------------------------------------
@@ -49,9 +69,11 @@ INSTALLED_APPS = [
     "whitenoise.runserver_nostatic",
     "django.contrib.staticfiles",
     "django_q",
+    "csp",
     "django_filters",
     "rest_framework",
     "rest_framework_simplejwt.token_blacklist",
+    "axes",
     "drf_spectacular",
     "drf_spectacular_sidecar",
 ]
@@ -65,6 +87,9 @@ MIDDLEWARE = [
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "csp.middleware.CSPMiddleware",
+    # Last, as it asks to be: turns the admin's answer into a refusal where one is due.
+    "axes.middleware.AxesMiddleware",
 ]
 ROOT_URLCONF = "autopilot_site.urls"
 ASGI_APPLICATION = "autopilot_site.asgi.application"
@@ -171,6 +196,17 @@ KAFKA_CLIENT: dict[str, str | int | bool] = {
 }
 KAFKA_CONSUMER_GROUP = SITE.kafka_consumer_group
 
+# --- Challenge service ----------------------------------------------------------------
+CHALLENGE_SERVICE = {
+    "url": SITE.challenge_service_url,
+    "token_url": SITE.challenge_service_token_url,
+    "client_id": SITE.challenge_service_client_id,
+    "client_secret": SITE.challenge_service_client_secret.get_secret_value(),
+    "audience": SITE.challenge_service_audience,
+}
+# What stands in for it in mock mode: called with `start`, returns its challenges.
+CHALLENGE_SAMPLES = "autopilot_site.demo.challenges"
+
 # --- django-q2 ------------------------------------------------------------------------
 # A lane publishes for at most its budget and one attempt, and may have to search the
 # topic first; django-q2's own alarm is only the net under that.
@@ -201,8 +237,17 @@ Q_CLUSTER = {
 # The periodic tasks and how often each runs, over all hosts together.
 CHORES = {
     "scheduling.tasks.clean_up": SCHEDULER.period("cleanup_interval"),
+    "scheduling.tasks.flush_tokens": timedelta(hours=1),
+    "scheduling.tasks.send_outgoing": timedelta(seconds=10),
+    "scheduling.tasks.forget_old_answers": timedelta(hours=1),
+    "scheduling.tasks.forget_old_batches": timedelta(hours=1),
     "recovery.tasks.expire_overdue": timedelta(seconds=60),
 }
+if SITE.challenge_service_url or RECOVERY.challenge_service_mock_mode:
+    CHORES["scheduling.tasks.read_marked_challenges"] = timedelta(seconds=5)
+# What runs in a process of its own beside each cluster: called with an event that says
+# when to stop.
+CLUSTER_COMPANIONS = ["recovery.caretaker.attend"] if RECOVERY.enabled else []
 CACHES = {
     "default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"},
     "none": {"BACKEND": "django.core.cache.backends.dummy.DummyCache"},
@@ -212,15 +257,20 @@ CACHES = {
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": ["scheduling.api.authentication.BearerToken"],
     "DEFAULT_PERMISSION_CLASSES": ["scheduling.api.permissions.RolePermission"],
+    "DEFAULT_THROTTLE_CLASSES": ["scheduling.api.throttles.UserThrottle"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_PARSER_CLASSES": ["scheduling.api.parsers.StrictJsonParser"],
-    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "DEFAULT_SCHEMA_CLASS": "scheduling.api.schema.ApiSchema",
     "EXCEPTION_HANDLER": "scheduling.api.errors.problem_response",
     # `?format=` is no parameter of ours but where a path says so.
     "URL_FORMAT_OVERRIDE": None,
     "UNAUTHENTICATED_USER": "django.contrib.auth.models.AnonymousUser",
 }
+API_THROTTLE_USER = SITE.api_throttle_user
+API_THROTTLE_TOKEN = SITE.api_throttle_token
 SIMPLE_JWT = {
+    # The only algorithm accepted, whatever a token says of itself; the keys that verify
+    # are scheduling.api.own_tokens's.
     "ALGORITHM": "HS256",
     "SIGNING_KEY": JWT_SIGNING_KEY,
     "ISSUER": "autopilot",
@@ -230,14 +280,22 @@ SIMPLE_JWT = {
     "ROTATE_REFRESH_TOKENS": True,
     "BLACKLIST_AFTER_ROTATION": True,
     "CHECK_REVOKE_TOKEN": True,
+    "AUTH_TOKEN_CLASSES": ("scheduling.api.own_tokens.AccessToken",),
     "TOKEN_OBTAIN_SERIALIZER": "scheduling.api.tokens.RolesTokenSerializer",
 }
 SPECTACULAR_SETTINGS = {
+    "PREPROCESSING_HOOKS": ["scheduling.api.token_views.only_what_answers"],
     "TITLE": "Autopilot",
     "DESCRIPTION": "Schedule, follow and override the timed transitions of challenges.",
     "VERSION": "1.0.0",
     "OAS_VERSION": "3.1.0",
     "SERVE_INCLUDE_SCHEMA": False,
+    # An update's shape has every field optional by itself.
+    "COMPONENT_SPLIT_PATCH": False,
+    "POSTPROCESSING_HOOKS": [
+        "drf_spectacular.hooks.postprocess_schema_enums",
+        "scheduling.api.schema.close_request_bodies",
+    ],
     "SERVE_PERMISSIONS": ["rest_framework.permissions.AllowAny"],
     "SERVE_AUTHENTICATION": [],
     "SWAGGER_UI_DIST": "SIDECAR",
@@ -249,6 +307,31 @@ SPECTACULAR_SETTINGS = {
 }
 # Bodies over this are refused before they are read into memory (contract, section 4).
 DATA_UPLOAD_MAX_MEMORY_SIZE = 4 * 1024 * 1024
+
+# --- Log-ins --------------------------------------------------------------------------
+AUTHENTICATION_BACKENDS = [
+    # Knows no users: it refuses whoever has failed too often.
+    "axes.backends.AxesStandaloneBackend",
+    "django.contrib.auth.backends.ModelBackend",
+]
+# One address that guesses at one name is locked out; the same name from elsewhere isn't,
+# so that nobody can lock another one out.
+AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
+AXES_FAILURE_LIMIT = 5
+AXES_COOLOFF_TIME = timedelta(minutes=5)
+# Who asks again while locked out waits no longer for it: Retry-After holds.
+AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False
+AXES_RESET_ON_SUCCESS = True
+AXES_CLIENT_IP_CALLABLE = "scheduling.api.client_address.counted_address"
+AXES_USERNAME_CALLABLE = "scheduling.api.tokens.counted_name"
+AXES_LOCKOUT_CALLABLE = "autopilot_site.admin_site.locked_out"
+# The audit has every log-in; axes only counts.
+AXES_DISABLE_ACCESS_LOG = True
+AXES_ENABLE_ADMIN = False
+AXES_VERBOSE = False
+# How many log-ins one address may try at the admin.
+ADMIN_THROTTLE_LOG_IN = "30/min"
+TRUST_PROXY = SITE.trust_proxy
 
 # --- Web ------------------------------------------------------------------------------
 ALLOWED_HOSTS = [host.strip() for host in SITE.allowed_hosts.split(",") if host.strip()]
@@ -272,6 +355,21 @@ SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = SITE.secure_ssl_redirect
 if SITE.trust_proxy:
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
 X_FRAME_OPTIONS = "DENY"
+# What a page of ours may load: files of this host. Nothing inline runs unless the page
+# names its nonce (`request.csp_nonce`). Swagger UI's icons are data: addresses.
+CONTENT_SECURITY_POLICY = {
+    "DIRECTIVES": {
+        "default-src": [csp.NONE],
+        "script-src": [csp.SELF, csp.NONCE],
+        "style-src": [csp.SELF, csp.NONCE],
+        "img-src": [csp.SELF, "data:"],
+        "font-src": [csp.SELF],
+        "connect-src": [csp.SELF],
+        "form-action": [csp.SELF],
+        "base-uri": [csp.NONE],
+        "frame-ancestors": [csp.NONE],
+    }
+}
 STATIC_URL = "static/"
 # Serves straight from the packages, so that no step is needed before the first start;
 # there is no STATIC_ROOT that could be missing or stale.
@@ -295,6 +393,7 @@ LOGGING: dict[str, Any] = {
     "disable_existing_loggers": False,
     "formatters": {
         "console": {
+            "()": "scheduling.api.log_context.ConsoleFormatter",
             "format": "{asctime} {levelname:<8} {name}: {message}",
             "style": "{",
         },
@@ -308,8 +407,13 @@ LOGGING: dict[str, Any] = {
             ],
         },
     },
+    "filters": {"request_id": {"()": "scheduling.api.log_context.RequestIdFilter"}},
     "handlers": {
-        "stderr": {"class": "logging.StreamHandler", "formatter": SITE.log_format}
+        "stderr": {
+            "class": "logging.StreamHandler",
+            "formatter": SITE.log_format,
+            "filters": ["request_id"],
+        }
     },
     "root": {"handlers": ["stderr"], "level": SITE.log_level},
     "loggers": {
@@ -317,5 +421,7 @@ LOGGING: dict[str, Any] = {
         # Without Django's own handlers, which would write each line a second time.
         "django": {"handlers": []},
         "django-q": {"level": "WARNING"},
+        # It tells of each request.
+        "httpx2": {"level": "WARNING"},
     },
 }

@@ -4,8 +4,9 @@ from django.contrib import admin
 from django.http import HttpRequest, HttpResponse
 from django.urls import include, path, re_path
 from django.views.generic import RedirectView
-from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
+from drf_spectacular.views import SpectacularAPIView
 
+from scheduling.api.docs import Docs
 from scheduling.api.views import NothingHere
 
 
@@ -18,8 +19,9 @@ urlpatterns = [
     path("", RedirectView.as_view(url="/api/docs/")),
     path("livez", livez, name="livez"),
     path("api/v1/", include("scheduling.api.urls")),
+    path("api/v1/", include("recovery.api")),
     path("api/schema/", SpectacularAPIView.as_view(), name="schema"),
-    path("api/docs/", SpectacularSwaggerView.as_view(url_name="schema"), name="docs"),
+    path("api/docs/", Docs.as_view(), name="docs"),
     # Last of /api/: with DEBUG on too, an unknown path is a problem and no page.
     re_path(r"^api/", NothingHere.as_view()),
     path("admin/", admin.site.urls),

@@ -5,6 +5,12 @@ from typing import Any
 
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, register
+from django.core.checks import Warning as CheckWarning
+from django.core.exceptions import ImproperlyConfigured
+
+from scheduling.adapters.event_publisher import publisher_class
+from scheduling.conf import recovery_settings
+from scheduling.services.routes import routes
 
 # What passes between the hand-over of a task and the start of its timeout.
 SLACK_SECONDS = 5
@@ -45,3 +51,33 @@ def check_sqlite_writes_at_once(
             id="scheduling.E002",
         )
     ]
+
+
+@register
+def check_challenges_are_real(
+    app_configs: Sequence[Any] | None, **kwargs: object
+) -> list[CheckMessage]:
+    """Warn of mock mode in production: events of sample challenges go out."""
+    if settings.DEBUG or not recovery_settings().challenge_service_mock_mode:
+        return []
+    return [
+        CheckWarning(
+            "RECOVERY_CHALLENGE_SERVICE_MOCK_MODE is on, and DEBUG is off.",
+            hint="Sample challenges are scheduled and fired, and no real one is read.",
+            id="scheduling.W001",
+        )
+    ]
+
+
+@register
+def check_what_is_plugged_in(
+    app_configs: Sequence[Any] | None, **kwargs: object
+) -> list[CheckMessage]:
+    """Refuse handlers and publishers that can't be imported, before they are needed."""
+    found: list[CheckMessage] = []
+    for look_up in (routes, publisher_class):
+        try:
+            look_up()
+        except ImproperlyConfigured as error:
+            found.append(Error(str(error), id="scheduling.E003"))
+    return found

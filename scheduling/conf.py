@@ -4,20 +4,36 @@ The environment speaks milliseconds (contract, section 10); the code below speak
 `timedelta`. `settings.SCHEDULER` holds the one instance, read at start.
 """
 
+import re
 from datetime import timedelta
-from typing import cast
+from typing import Annotated, ClassVar, cast
 
 from django.conf import settings
-from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from scheduling.domain.retry import RetryPolicy
+from scheduling.topics import (
+    ALL_TOPICS,
+    CONSUMED_TOPICS,
+    LONGEST_CONSUMED,
+    dead_letter_topic,
+)
 
+_TOPIC = re.compile(rf"(?!\.{{1,2}}$)[a-zA-Z0-9._-]{{1,{LONGEST_CONSUMED}}}")
 # Ten years: more is a typing error, and larger values overflow timedelta arithmetic.
 LONGEST_MS = 315_360_000_000
+SHORTEST_INTERVAL_MS = 1_000
 
 
-class SchedulerSettings(BaseSettings):
+class _Settings(BaseSettings):
+    """A group of variables that stands in Django's settings."""
+
+    # Django looks for it at each access, and pydantic is slow to say that it is missing.
+    _mask_wrapped: ClassVar[bool] = True
+
+
+class SchedulerSettings(_Settings):
     """What decides how jobs are scheduled, published, retried and cleaned up."""
 
     model_config = SettingsConfigDict(
@@ -111,14 +127,89 @@ class SchedulerSettings(BaseSettings):
         return timedelta(milliseconds=cast("int", getattr(self, name)))
 
 
-class RecoverySettings(BaseSettings):
-    """What scheduling must know of recovery's settings: the age limit.
+class RecoverySettings(_Settings):
+    """What decides how recovery compares what should exist with what does.
 
-    A row older than the limit is never fired by itself (contract, section 6).
+    They stand here, since scheduling needs some of them too: a row older than the age
+    limit is never fired by itself (contract, section 6).
     """
 
     model_config = SettingsConfigDict(env_prefix="RECOVERY_", frozen=True, extra="ignore")
 
+    enabled: bool = Field(
+        default=True,
+        description="Whether recovery runs at all: at the start, periodically and by hand.",
+    )
+    startup_timeout: int = Field(
+        120_000,
+        ge=1_000,
+        le=LONGEST_MS,
+        description="The run at the clusters' start ends after this many milliseconds; "
+        "what it has not reached is left to the next run.",
+    )
+    sync_interval: int = Field(
+        180_000,
+        ge=0,
+        le=LONGEST_MS,
+        description="Milliseconds between two periodic runs, over all hosts; 0: none.",
+        json_schema_extra={"allowed": f"0, 1000 to {LONGEST_MS}"},
+    )
+    max_concurrent_phases: int = Field(
+        10,
+        ge=1,
+        le=100,
+        description="How many challenges are read singly at the same time, which are "
+        "those that have jobs and are not in the list of ACTIVE ones.",
+    )
+    phase_timeout: int = Field(
+        30_000,
+        ge=1_000,
+        le=3_600_000,
+        description="What is done for one phase's challenge, or for a batch of them, "
+        "counts as failed where the database or the Challenge service does not answer "
+        "within this many milliseconds.",
+    )
+    max_batch_size: int = Field(
+        50,
+        ge=1,
+        le=1_000,
+        description="How many challenges are compared, and changed, together.",
+    )
+    batch_delay: int = Field(
+        100,
+        ge=0,
+        le=60_000,
+        description="Pause in milliseconds after each batch that changed something, for "
+        "the jobs that fire meanwhile.",
+    )
+    process_overdue_phases: bool = Field(
+        default=True,
+        description="Whether a transition found overdue without a job fires at once; "
+        "otherwise its job is expired, for a person to decide.",
+    )
+    skip_invalid_phases: bool = Field(
+        default=True,
+        description="Whether a phase that can't be understood, or contradicts itself, is "
+        "left out and named; otherwise nothing is done for its whole challenge, which "
+        "counts as failed.",
+    )
+    overdue_strategy: str = Field(
+        "recovery.strategies.fire",
+        min_length=1,
+        description="Decides on a transition found overdue without a job, within the age "
+        "limit; a function by dotted path.",
+    )
+    too_old_strategy: str = Field(
+        "recovery.strategies.expire",
+        min_length=1,
+        description="The same for one beyond the age limit, which can't fire.",
+    )
+    unprocessed_strategy: str = Field(
+        "recovery.strategies.ask_a_person",
+        min_length=1,
+        description="The same for one within it while RECOVERY_PROCESS_OVERDUE_PHASES is "
+        "off.",
+    )
     max_phase_age_hours: int = Field(
         72,
         ge=1,
@@ -126,11 +217,116 @@ class RecoverySettings(BaseSettings):
         description="A job overdue by more hours is not fired but expired, for a "
         "person to decide.",
     )
+    challenge_service_timeout: int = Field(
+        15_000,
+        ge=1_000,
+        le=3_600_000,
+        description="An attempt to read the Challenge service ends after this many "
+        "milliseconds, its token included.",
+    )
+    challenge_service_retries: int = Field(
+        3,
+        ge=0,
+        le=100,
+        description="Attempts after the first where the Challenge service does not "
+        "answer, is overloaded, or breaks off; with waits of up to 5 s between them.",
+    )
+    challenge_service_mock_mode: bool = Field(
+        default=False,
+        description="Whether bundled sample challenges, with instants counted from the "
+        "start, stand in for the Challenge service.",
+    )
 
     @property
     def max_phase_age(self) -> timedelta:
         """The age limit as a duration."""
         return timedelta(hours=self.max_phase_age_hours)
+
+    def period(self, name: str) -> timedelta:
+        """Return a millisecond variable as a duration."""
+        return timedelta(milliseconds=cast("int", getattr(self, name)))
+
+    @field_validator("sync_interval")
+    @classmethod
+    def _off_or_long_enough(cls, value: int) -> int:
+        """Refuse an interval so short that runs would follow without a pause.
+
+        Raises:
+            ValueError: It is neither 0 nor at least a second.
+        """
+        if 0 < value < SHORTEST_INTERVAL_MS:
+            raise ValueError(
+                f"must be 0, or greater than or equal to {SHORTEST_INTERVAL_MS}"
+            )
+        return value
+
+
+class MessageSettings(_Settings):
+    """Who may command by record, and what of one's own is plugged in."""
+
+    model_config = SettingsConfigDict(env_prefix="AUTOPILOT_", frozen=True, extra="ignore")
+
+    command_operators: Annotated[tuple[str, ...], NoDecode] = Field(
+        ("admin", "system", "system-*"),
+        description="Who may command on autopilot.command, by commas; * stands for any "
+        "text, and case counts.",
+    )
+    event_handlers: Annotated[dict[str, str], NoDecode] = Field(
+        default_factory=dict,
+        description="Own handlers of records, `TOPIC=package.module.function` by commas.",
+    )
+    event_publisher: str = Field(
+        "scheduling.adapters.event_publisher.EventPublisher",
+        min_length=1,
+        description="The class that puts records on Kafka, by dotted path.",
+    )
+
+    @field_validator("command_operators", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        """Read a list by commas; empty names nobody."""
+        if not isinstance(value, str):
+            return value
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+
+    @field_validator("event_handlers", mode="before")
+    @classmethod
+    def _pairs(cls, value: object) -> object:
+        """Read pairs of a topic and a dotted path.
+
+        Raises:
+            ValueError: A part is no pair, or names a topic twice.
+        """
+        if not isinstance(value, str):
+            return value
+        pairs: dict[str, str] = {}
+        for part in filter(None, (part.strip() for part in value.split(","))):
+            topic, sign, path = (one.strip() for one in part.partition("="))
+            if not (topic and sign and "." in path):
+                raise ValueError(f"{part!r} is not TOPIC=package.module.function")
+            if not _TOPIC.fullmatch(topic):
+                raise ValueError(
+                    f"{topic!r} is no name of a topic: letters, digits, '.', '_' and '-', "
+                    f"at most {LONGEST_CONSUMED} of them"
+                )
+            if topic in pairs:
+                raise ValueError(f"names {topic!r} twice")
+            pairs[topic] = path
+        return pairs
+
+
+def message_settings() -> MessageSettings:
+    """Return the settings in force."""
+    conf: MessageSettings = settings.MESSAGES
+    return conf
+
+
+def used_topics() -> tuple[str, ...]:
+    """Return every topic that has to exist: ours, and those of handlers of one's own."""
+    own = [
+        name for name in message_settings().event_handlers if name not in CONSUMED_TOPICS
+    ]
+    return tuple(dict.fromkeys([*ALL_TOPICS, *own, *map(dead_letter_topic, own)]))
 
 
 def scheduler_settings() -> SchedulerSettings:
@@ -139,7 +335,12 @@ def scheduler_settings() -> SchedulerSettings:
     return conf
 
 
+def recovery_settings() -> RecoverySettings:
+    """Return the settings in force."""
+    conf: RecoverySettings = settings.RECOVERY
+    return conf
+
+
 def age_limit() -> timedelta:
     """Return how long overdue a job may be and still fire by itself."""
-    conf: RecoverySettings = settings.RECOVERY
-    return conf.max_phase_age
+    return recovery_settings().max_phase_age

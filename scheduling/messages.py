@@ -1,6 +1,8 @@
 """The wire's words: the one module that knows how records look."""
 
+import base64
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -10,17 +12,26 @@ from pydantic import AliasChoices, BaseModel, Field, PlainValidator, ValidationE
 
 from scheduling import strict_json
 from scheduling.domain.challenges import NOBODY, Challenge, Phase, Reading, Scope
+from scheduling.domain.commands import Command, CommandName, CommandResult, find_command
 from scheduling.domain.errors import Category, SchedulingError
+from scheduling.domain.events import TransitionEvent
+from scheduling.domain.lifecycle import TransitionKind
 from scheduling.domain.phases import (
+    LARGEST_METADATA_BYTES,
     LONGEST_TEXT,
+    check_storable,
     format_instant,
     parse_id,
     parse_instant,
+    parse_state,
     parse_text,
     wire_id,
 )
+from scheduling.domain.records import Record
 from scheduling.topics import (
     CHALLENGE_UPDATE,
+    COMMAND,
+    COMMAND_RESULT,
     NOTIFICATION_CREATE,
     NOTIFICATION_UPDATE,
     PHASE_TRANSITION,
@@ -30,6 +41,8 @@ ORIGINATOR = "auto_pilot"
 MIME_TYPE = "application/json"
 
 # --- Out ------------------------------------------------------------------------------
+# `json.dumps` would make one for each record.
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 
 def write_envelope(topic: str, payload: dict[str, object], *, at: datetime) -> bytes:
@@ -41,7 +54,7 @@ def write_envelope(topic: str, payload: dict[str, object], *, at: datetime) -> b
         "mimeType": MIME_TYPE,
         "payload": payload,
     }
-    return json.dumps(envelope, ensure_ascii=False, separators=(",", ":")).encode()
+    return _ENCODER.encode(envelope).encode()
 
 
 class PublishableJob(Protocol):
@@ -108,7 +121,85 @@ def write_phase_transition(job: PublishableJob) -> bytes:
     return write_envelope(PHASE_TRANSITION, payload, at=job.event_at)
 
 
+def write_command_result(result: CommandResult, *, at: datetime) -> bytes:
+    """Return the value of the record that answers a command."""
+    return write_envelope(COMMAND_RESULT, show_command_result(result), at=at)
+
+
+def show_command_result(result: CommandResult) -> dict[str, object]:
+    """Return the payload that answers a command; null where there is nothing to say."""
+    return {
+        "command": result.command or None,
+        "correlationId": result.correlation_id or None,
+        "success": result.is_success,
+        "code": result.code or None,
+        "message": result.message,
+        "jobIds": list(result.job_ids),
+    }
+
+
+class SetAside(Protocol):
+    """What a dead letter's record tells of the one that was set aside."""
+
+    topic: Any
+    partition: Any
+    offset: Any
+    key: Any
+    value: Any
+    code: Any
+    category: Any
+    message: Any
+    errors: Any
+    set_aside_at: Any
+
+
+# What remains of a key where a dead letter must become smaller than it is.
+LONGEST_TRUNCATED_KEY = 1_000
+
+
+def show_dead_letter(letter: SetAside, *, is_truncated: bool = False) -> dict[str, Any]:
+    """Return a dead letter as the outside sees it (contract, section 8).
+
+    Args:
+        is_truncated: Leave the bytes out, and most of a long key, and say so.
+    """
+    value = None if letter.value is None else bytes(letter.value)
+    shown: dict[str, Any] = {
+        "originalTopic": letter.topic,
+        "originalPartition": letter.partition,
+        "originalOffset": letter.offset,
+        "originalKey": show_key(letter.key),
+        "originalMessage": (
+            None if value is None or is_truncated else base64.b64encode(value).decode()
+        ),
+        "error": {
+            "code": letter.code,
+            "category": letter.category,
+            "message": letter.message,
+            "errors": letter.errors,
+        },
+        "timestamp": format_instant(letter.set_aside_at),
+    }
+    if is_truncated:
+        key = None if letter.key is None else bytes(letter.key)[:LONGEST_TRUNCATED_KEY]
+        shown |= {"originalKey": show_key(key), "truncated": True}
+    return shown
+
+
+def show_key(key: bytes | memoryview | None) -> str | None:
+    """Return a record's key as text; bytes that are none are escaped."""
+    return None if key is None else bytes(key).decode("utf-8", "backslashreplace")
+
+
+def write_dead_letter(topic: str, letter: SetAside, *, is_truncated: bool) -> bytes:
+    """Return the value of a dead letter's record on its topic."""
+    payload = show_dead_letter(letter, is_truncated=is_truncated)
+    return write_envelope(topic, payload, at=letter.set_aside_at)
+
+
 # --- In -------------------------------------------------------------------------------
+# What a record may hold; Kafka's own default is about the same.
+LARGEST_RECORD_BYTES = 1_048_576
 Value = TypeVar("Value")
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
@@ -130,6 +221,12 @@ class UnusableMessageError(SchedulingError):
         self.errors = list(errors)
 
 
+class RecordTooLargeError(UnusableMessageError):
+    """A record of more bytes than are read."""
+
+    code: ClassVar[str] = "payload_too_large"
+
+
 def _or_none(parse: Callable[[object], Value]) -> Callable[[object], Value | None]:
     """Return the parser for a field where null means absent."""
     return lambda value: None if value is None else parse(value)
@@ -146,6 +243,39 @@ def _parse_object(value: object) -> dict[str, Any]:
     return value
 
 
+def _parse_any_text(value: object) -> str:
+    """Return a text of any content.
+
+    Raises:
+        ValueError: It is something else, or can't be stored.
+    """
+    if not isinstance(value, str):
+        raise ValueError("must be a text")  # noqa: TRY004 -- one error kind per field
+    check_storable(value)
+    return value
+
+
+def _parse_correlation_id(value: object) -> str:
+    """Return a correlation id; a blank one, like null, is none.
+
+    Raises:
+        ValueError: It is no text, or too long.
+    """
+    is_blank = value is None or (isinstance(value, str) and not value.strip())
+    return "" if is_blank else parse_text(value)
+
+
+def _ignore_unless_large(value: object) -> None:
+    """Take metadata that nobody here reads; it is bounded all the same.
+
+    Raises:
+        ValueError: It is larger than metadata may be.
+    """
+    size = len(json.dumps(value, ensure_ascii=False, default=str).encode())
+    if size > LARGEST_METADATA_BYTES:
+        raise ValueError(f"must hold at most {LARGEST_METADATA_BYTES:,} bytes as JSON")
+
+
 def _name_if_any(value: object) -> str:
     """Return what serves as a name, or nothing: not worth refusing a record for."""
     try:
@@ -154,8 +284,8 @@ def _name_if_any(value: object) -> str:
         return value[:LONGEST_TEXT] if isinstance(value, str) else ""
 
 
-def _operator_if_any(value: object) -> str:
-    """Return who is named, or nothing where it can't be a name."""
+def _text_if_any(value: object) -> str:
+    """Return a usual text, or nothing where it is none."""
     try:
         return parse_text(value)
     except ValueError:
@@ -168,6 +298,10 @@ _Instant = Annotated[datetime, PlainValidator(parse_instant)]
 _OptionalId = Annotated[str | None, PlainValidator(_or_none(parse_id))]
 _OptionalText = Annotated[str | None, PlainValidator(_or_none(parse_text))]
 _OptionalInstant = Annotated[datetime | None, PlainValidator(_or_none(parse_instant))]
+_State = Annotated[TransitionKind, PlainValidator(parse_state)]
+# A text whose content is judged later.
+_AnyText = Annotated[str | None, PlainValidator(_or_none(_parse_any_text))]
+_AnyObject = Annotated[dict[str, Any] | None, PlainValidator(_or_none(_parse_object))]
 
 
 class _Envelope(BaseModel):
@@ -180,6 +314,54 @@ class _Envelope(BaseModel):
         None, validation_alias=AliasChoices("mimeType", "mime-type")
     )
     payload: Annotated[dict[str, Any], PlainValidator(_parse_object)]
+
+
+class _PhaseTransition(BaseModel):
+    """The payload of `autopilot.phase.transition`."""
+
+    project_id: _Id = Field(alias="projectId")
+    phase_id: _Id = Field(alias="phaseId")
+    phase_type_name: _Text = Field(alias="phaseTypeName")
+    state: _State
+    operator: _Text
+    project_status: _Text = Field(alias="projectStatus")
+    date: _OptionalInstant = None
+    challenge_id: _OptionalId = Field(None, alias="challengeId")
+    metadata: Annotated[None, PlainValidator(_ignore_unless_large)] = None
+
+
+class _Command(BaseModel):
+    """The payload of `autopilot.command`: types only, see `read_command`."""
+
+    command: _Text
+    operator: _AnyText = None
+    correlation_id: Annotated[str, PlainValidator(_parse_correlation_id)] = Field(
+        "", alias="correlationId"
+    )
+    project_id: _OptionalId = Field(None, alias="projectId")
+    challenge_id: _OptionalId = Field(None, alias="challengeId")
+    phase_id: _OptionalId = Field(None, alias="phaseId")
+    state: _AnyText = None
+    date: _AnyText = None
+    end_time: _AnyText = Field(None, alias="endTime")
+    phase_type_name: _AnyText = Field(None, alias="phaseTypeName")
+    project_status: _AnyText = Field(None, alias="projectStatus")
+    metadata: _AnyObject = None
+
+
+_COMMAND_ARGUMENTS = frozenset(
+    {
+        "projectId",
+        "challengeId",
+        "phaseId",
+        "state",
+        "date",
+        "endTime",
+        "phaseTypeName",
+        "projectStatus",
+        "metadata",
+    }
+)
 
 
 class _MovedPhase(BaseModel):
@@ -226,12 +408,8 @@ class _ApiChallenge(BaseModel):
     status: _Text
     phases: list[_ApiPhase] | None = None
     name: Annotated[str, PlainValidator(_name_if_any)] = ""
-    created_by: Annotated[str, PlainValidator(_operator_if_any)] = Field(
-        "", alias="createdBy"
-    )
-    updated_by: Annotated[str, PlainValidator(_operator_if_any)] = Field(
-        "", alias="updatedBy"
-    )
+    created_by: Annotated[str, PlainValidator(_text_if_any)] = Field("", alias="createdBy")
+    updated_by: Annotated[str, PlainValidator(_text_if_any)] = Field("", alias="updatedBy")
 
 
 # What pydantic says of JSON, in the words of the other refusals.
@@ -282,10 +460,15 @@ def read_envelope(topic: str, value: bytes | None) -> _Envelope:
         topic: Where the record stands; the envelope has to name the same.
 
     Raises:
+        RecordTooLargeError: It has too many bytes.
         UnusableMessageError: No value, no strict JSON, no envelope, or of another topic.
     """
     if value is None:
         raise UnusableMessageError([("", "has no value (a tombstone)")])
+    if len(value) > LARGEST_RECORD_BYTES:
+        raise RecordTooLargeError(
+            [("", f"has {len(value):,} bytes; at most {LARGEST_RECORD_BYTES:,} are read")]
+        )
     try:
         content = strict_json.loads(value)
     except ValueError as error:
@@ -293,18 +476,130 @@ def read_envelope(topic: str, value: bytes | None) -> _Envelope:
     envelope = _understand(_Envelope, content)
     if envelope.topic != topic:
         raise UnusableMessageError(
-            [("topic", f"names {envelope.topic!r}, but the record stands on {topic!r}")]
+            [("topic", f"is not {topic}, on which the record stands")]
         )
     return envelope
 
 
-def read_challenge_update(value: bytes | None) -> Reading:
+def read_phase_transition(record: Record) -> TransitionEvent:
+    """Return what a record of `autopilot.phase.transition` tells.
+
+    Raises:
+        UnusableMessageError: It can't be understood.
+    """
+    envelope = read_envelope(PHASE_TRANSITION, record.value)
+    return read_told_transition(envelope.payload, said_at=envelope.timestamp, record=record)
+
+
+def read_told_transition(
+    payload: object, *, said_at: datetime, record: Record | None = None
+) -> TransitionEvent:
+    """Return what a payload of `autopilot.phase.transition` tells.
+
+    Raises:
+        UnusableMessageError: It can't be understood.
+    """
+    told = _understand(_PhaseTransition, payload, prefix="payload.")
+    return TransitionEvent(
+        project_id=told.project_id,
+        phase_id=told.phase_id,
+        kind=told.state,
+        challenge_id=told.challenge_id,
+        operator=told.operator,
+        happened_at=told.date or said_at,
+        record=record,
+    )
+
+
+def read_command(record: Record) -> Command:
+    """Return the command that a record of `autopilot.command` gives.
+
+    Raises:
+        UnusableMessageError: It is no well-formed command.
+    """
+    envelope = read_envelope(COMMAND, record.value)
+    return read_given_command(envelope.payload, correlation_id=record.correlation_id)
+
+
+def read_given_command(payload: Any, *, correlation_id: str = "") -> Command:
+    """Return the command that a payload of `autopilot.command` gives.
+
+    An argument that is missing, or a text that says nothing usable, is left to whoever
+    carries the command out: such a command is refused and answered.
+
+    Args:
+        correlation_id: The record's; it counts before the payload's.
+
+    Raises:
+        UnusableMessageError: It is no well-formed command.
+    """
+    given = _understand(_Command, payload, prefix="payload.")
+    name = find_command(given.command)
+    if name is None:
+        known = ", ".join(CommandName)
+        raise UnusableMessageError(
+            [("payload.command", f"is no known command; known are {known}")]
+        )
+    return Command(
+        name=name,
+        given_name=given.command,
+        operator=given.operator,
+        correlation_id=correlation_id or given.correlation_id,
+        project_id=given.project_id,
+        challenge_id=given.challenge_id,
+        phase_id=given.phase_id,
+        arguments={
+            name: value
+            for name, value in payload.items()
+            if name in _COMMAND_ARGUMENTS and value is not None
+        },
+    )
+
+
+# Enough to find the correlation id of a record that is no JSON.
+_CORRELATION_ID = re.compile(rb'"correlationId"\s*:\s*"([^"\\\x00-\x1f]{1,255})"')
+
+
+def find_correlation_id(record: Record) -> str:
+    """Return the correlation id of a record that is no well-formed command, if any.
+
+    The header's, else the payload's, else that of an object without envelope.
+    """
+    if record.correlation_id:
+        return record.correlation_id
+    head = (record.value or b"")[:LARGEST_RECORD_BYTES]
+    try:
+        content = strict_json.loads(record.value or b"") if record.value == head else None
+    except ValueError:
+        content = None
+    if isinstance(content, dict):
+        places = (content.get("payload"), content)
+        found = [one.get("correlationId") for one in places if isinstance(one, dict)]
+        return next(filter(None, map(_text_if_any, found)), "")
+    match = _CORRELATION_ID.search(head)
+    try:
+        text = match[1].decode("utf-8") if match else ""
+    except UnicodeDecodeError:
+        return ""
+    return text if text.isprintable() else ""
+
+
+def find_given_command(record: Record) -> str:
+    """Return how a record that is no well-formed command names its command, if at all."""
+    try:
+        payload = read_envelope(COMMAND, record.value).payload
+    except UnusableMessageError:
+        return ""
+    return _name_if_any(payload.get("command"))
+
+
+def read_challenge_update(record: Record) -> Reading:
     """Return what a record of `autopilot.challenge.update` tells.
 
     Raises:
         UnusableMessageError: It can't be understood.
     """
-    envelope = read_envelope(CHALLENGE_UPDATE, value)
+    envelope = read_envelope(CHALLENGE_UPDATE, record.value)
     return Reading(
         challenge=read_updated_challenge(envelope.payload),
         source=CHALLENGE_UPDATE,
@@ -334,27 +629,27 @@ def read_updated_challenge(payload: object) -> Challenge:
     )
 
 
-def read_notification_create(value: bytes | None) -> Reading:
+def read_notification_create(record: Record) -> Reading:
     """Return what a record of `challenge.notification.create` tells.
 
     Raises:
         UnusableMessageError: It can't be understood.
     """
-    return _read_notification(NOTIFICATION_CREATE, value)
+    return _read_notification(NOTIFICATION_CREATE, record)
 
 
-def read_notification_update(value: bytes | None) -> Reading:
+def read_notification_update(record: Record) -> Reading:
     """Return what a record of `challenge.notification.update` tells.
 
     Raises:
         UnusableMessageError: It can't be understood.
     """
-    return _read_notification(NOTIFICATION_UPDATE, value)
+    return _read_notification(NOTIFICATION_UPDATE, record)
 
 
-def _read_notification(topic: str, value: bytes | None) -> Reading:
+def _read_notification(topic: str, record: Record) -> Reading:
     """Return what a notification tells."""
-    envelope = read_envelope(topic, value)
+    envelope = read_envelope(topic, record.value)
     return Reading(
         challenge=read_api_challenge(envelope.payload, prefix="payload."),
         source=topic,
@@ -394,6 +689,47 @@ def read_api_challenge(value: object, *, prefix: str = "") -> Challenge:
             for phase in phases
         ),
     )
+
+
+def read_api_challenge_in_part(value: object) -> tuple[Challenge, list[tuple[str, str]]]:
+    """Return a challenge without those of its phases that can't be understood.
+
+    What follows a phase left out is shown without its predecessor.
+
+    Returns:
+        The challenge, and of each phase left out the id, empty where it can't be read,
+        and the reason.
+
+    Raises:
+        UnusableMessageError: The challenge itself can't be understood.
+    """
+    try:
+        return read_api_challenge(value), []
+    except UnusableMessageError:
+        if not isinstance(value, dict) or not isinstance(value.get("phases"), list):
+            raise
+    times = Counter(map(read_api_id, value["phases"]))
+    usable, left_out = [], []
+    for position, phase in enumerate(value["phases"]):
+        phase_id = read_api_id(phase)
+        reason = f"phases: lists the phase {phase_id} twice" if times[phase_id] > 1 else ""
+        try:
+            _understand(_ApiPhase, phase, prefix=f"phases[{position}].")
+        except UnusableMessageError as error:
+            reason = str(error)
+        if reason:
+            left_out.append((phase_id, reason))
+        else:
+            usable.append(phase)
+    return read_api_challenge({**value, "phases": usable}), left_out
+
+
+def read_api_id(value: object) -> str:
+    """Return the canonical id of what the Challenge API shows, or nothing."""
+    try:
+        return parse_id(value.get("id")) if isinstance(value, dict) else ""
+    except ValueError:
+        return ""
 
 
 def _check_once(phase_ids: Sequence[str], *, field: str) -> None:

@@ -9,6 +9,9 @@ NOTIFICATION_UPDATE: Final = "challenge.notification.update"
 COMMAND: Final = "autopilot.command"
 COMMAND_RESULT: Final = "autopilot.command.result"
 
+# Kafka's own bound is 249, and `.dlq` comes behind.
+LONGEST_CONSUMED: Final = 245
+
 
 def dead_letter_topic(name: str) -> str:
     """Name the topic that takes what could not be understood on topic `name`."""
@@ -23,7 +26,8 @@ CONSUMED_TOPICS: Final[tuple[str, ...]] = (
     COMMAND,
 )
 
-# Every topic that has to exist before the first process starts.
+# Every topic of ours that has to exist before the first process starts; see also
+# `conf.used_topics`.
 ALL_TOPICS: Final[tuple[str, ...]] = (
     *CONSUMED_TOPICS,
     COMMAND_RESULT,

@@ -8,10 +8,12 @@ import pytest
 from django.db import connection
 from django.db.backends.sqlite3.base import DatabaseOperations
 
+from scheduling.adapters.challenge_service import close_challenge_service
 from scheduling.adapters.embedded_kafka import EmbeddedKafka
 from scheduling.adapters.topics_admin import ensure_topics
 from scheduling.domain.actors import Role, cli_actor, user_actor
 from scheduling.topics import ALL_TOPICS
+from tests.support.challenge_service import ScriptedChallengeService
 
 _triggers = importlib.import_module("scheduling.migrations.0002_refuse_audit_changes")
 _sqlite_flush = DatabaseOperations.sql_flush
@@ -32,10 +34,16 @@ PROCESS_GROUPS = {
     "one": ("test_kills.py", "test_cluster.py", "test_races.py"),
     "two": (
         "test_outages.py",
+        "test_recovery_runs.py",
         "test_up.py",
         "test_benchmark_command.py",
         "test_consume_events.py",
+        "test_message_cases.py",
+        "test_consumer_faults.py",
         "test_gunicorn.py",
+        "test_audit_gunicorn.py",
+        "test_readme.py",
+        "test_gunicorn_limits.py",
     ),
 }
 
@@ -138,3 +146,15 @@ def process_environment(transactional_db, kafka):
         "DJANGO_SETTINGS_MODULE": "autopilot_site.settings",
         "PYTHONUNBUFFERED": "1",
     }
+
+
+@pytest.fixture
+def challenge_api(settings):
+    """Return a scriptable Challenge service, the one in force; asked once, for a second."""
+    with ScriptedChallengeService() as service:
+        settings.CHALLENGE_SERVICE = service.settings()
+        settings.RECOVERY = settings.RECOVERY.model_copy(
+            update={"challenge_service_timeout": 1_000, "challenge_service_retries": 0}
+        )
+        yield service
+    close_challenge_service()

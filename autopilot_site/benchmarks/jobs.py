@@ -27,6 +27,7 @@ from scheduling.services.schedule import schedule_many
 # The last 254 thousand million ids of a project: nobody else's, and known at sight.
 FIRST_PROJECT = 9_007_199_000_000_000
 _PREFIX = "9007199"
+OPERATOR = "benchmark"
 CHUNK = 1_000
 # Longer than the lease of a cluster that had to be killed.
 _RESCUE_SECONDS = 20.0
@@ -43,7 +44,7 @@ def of_benchmarks() -> ScheduledTransitionQuerySet:
     return ScheduledTransition.objects.filter(
         project_id__startswith=_PREFIX,
         project_id__gte=str(FIRST_PROJECT),
-        metadata__has_key="benchmark",
+        operator=OPERATOR,
     )
 
 
@@ -65,7 +66,7 @@ class Workload:
             phase_type_name="Benchmark",
             state=TransitionKind.END,
             end_time=due_at,
-            operator="benchmark",
+            operator=OPERATOR,
             project_status="ACTIVE",
             metadata={"benchmark": self.run},
         )
@@ -123,18 +124,24 @@ class Workload:
             time.sleep(poll_seconds)
         return False
 
-    def remove(self, *, tick: Tick) -> int:
+    def remove(self, *, tick: Tick, rows: ScheduledTransitionQuerySet | None = None) -> int:
         """Cancel what is live, archive all and delete the rows; return how many.
 
         As clean-up does it, a thousand at a time, so that `verify` finds each job whole.
         To be called when no cluster of ours runs any more.
+
+        Args:
+            rows: Those rows only, none of which ever runs; without it all that
+                benchmarks schedule.
         """
-        self._settle()
+        if rows is None:
+            self._settle()
+            rows = of_benchmarks()
         removed = 0
         while True:
             with transaction.atomic():
-                rows = of_benchmarks().exclude(status=TransitionStatus.RUNNING)
-                jobs = list(rows.select_for_update().order_by("id")[:CHUNK])
+                left = rows.exclude(status=TransitionStatus.RUNNING)
+                jobs = list(left.select_for_update().order_by("id")[:CHUNK])
                 self._archive(jobs)
             removed += len(jobs)
             tick(len(jobs))

@@ -11,10 +11,14 @@ from django.core.management.base import CommandError
 from django.db import connection
 
 from autopilot_site.benchmarks import measures
+from autopilot_site.benchmarks.api import measure_api
+from autopilot_site.benchmarks.consume import measure_consume, problems_of
 from autopilot_site.benchmarks.jobs import Tick, Workload, of_benchmarks
 from autopilot_site.benchmarks.machine import describe
 from autopilot_site.benchmarks.measures import Bench
 from autopilot_site.benchmarks.processes import Process, has_other_sessions
+from autopilot_site.benchmarks.recover import measure_recover
+from autopilot_site.benchmarks.recover import problems_of as problems_of_recover
 from scheduling.adapters.clock import database_now
 from scheduling.domain.actors import Actor
 from scheduling.domain.errors import SchedulingError
@@ -22,12 +26,15 @@ from scheduling.models import ScheduledTransition
 
 MEASUREMENTS = (
     "schedule",
+    "consume",
     "lateness",
     "burst",
     "burst-one-key",
+    "api",
     "idle",
     "memory",
     "restart",
+    "recover",
 )
 BROKER_START_SECONDS = 20.0
 Stage = Callable[[str, float], AbstractContextManager[Tick]]
@@ -149,7 +156,7 @@ def _measure(bench: Bench, *, only: Sequence[str], sizes: Sizes) -> dict[str, An
         name: measure for name, measure in _MEASURES.items() if {*name.split("+")} & {*only}
     }
     for name, measure in wanted.items():
-        if name != "schedule" and not bench.cluster.is_running:
+        if name not in _WITHOUT_CLUSTER and not bench.cluster.is_running:
             bench.start_cluster()
         results["pending" if "+" in name else name] = measure(bench, only, sizes)
     return results
@@ -170,11 +177,14 @@ def _pending(bench: Bench, only: Sequence[str], sizes: Sizes) -> list[dict[str, 
     return results
 
 
-# Two names joined are measured together. The first needs no cluster, the last stops it.
+# These come before the cluster is started.
+_WITHOUT_CLUSTER = frozenset({"schedule", "consume"})
+# Two names joined are measured together; the last stops the cluster.
 _MEASURES: dict[str, Callable[[Bench, Sequence[str], Sizes], Any]] = {
     "schedule": lambda bench, _, sizes: measures.measure_schedule(
         bench, calls=sizes.of(2_000), jobs=sizes.of(10_000)
     ),
+    "consume": lambda bench, _, sizes: measure_consume(bench, records=sizes.of(10_000)),
     "lateness": lambda bench, _, sizes: measures.measure_lateness(
         bench, jobs=sizes.of(1_000), window_seconds=sizes.window_seconds
     ),
@@ -182,8 +192,14 @@ _MEASURES: dict[str, Callable[[Bench, Sequence[str], Sizes], Any]] = {
     "burst-one-key": lambda bench, _, sizes: measures.measure_burst_on_one_key(
         bench, jobs=sizes.of(10_000)
     ),
+    "api": lambda bench, _, sizes: measure_api(
+        bench, rows=sizes.of(10_000), seconds=sizes.window_seconds
+    ),
     "restart": lambda bench, _, sizes: measures.measure_restart(
         bench, jobs=sizes.of(1_000)
+    ),
+    "recover": lambda bench, _, sizes: measure_recover(
+        bench, challenges=sizes.of(50_000), seconds=sizes.window_seconds
     ),
     "idle+memory": _pending,
 }
@@ -192,7 +208,11 @@ _MEASURES: dict[str, Callable[[Bench, Sequence[str], Sizes], Any]] = {
 def _problems(results: Mapping[str, Any]) -> Iterator[str]:
     """Name what a benchmark must never see, whatever the figures."""
     for name, figures in results.items():
-        if name in {"schedule", "pending"}:
+        if name == "consume":
+            yield from (f"{name}: {finding}" for finding in problems_of(figures))
+        if name == "recover":
+            yield from (f"{name}: {finding}" for finding in problems_of_recover(figures))
+        if name in {"schedule", "consume", "pending", "recover"}:
             continue
         done = figures["completed"]
         findings = {

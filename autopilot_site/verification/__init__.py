@@ -26,12 +26,14 @@ clean-up left it whole in the audit.
 7.  Nothing due stays silent. No job within the age limit is ready for more than 30 s
     unclaimed (unless an earlier one of its key is still tried), no lease has ended more
     than 30 s ago, and nothing is older than the age limit by minutes without being
-    expired. While no broker answers, what is overdue counts as "could not be checked".
+    expired; no answer to a command and no dead letter is owed for more than a minute.
+    While no broker answers, what is overdue counts as "could not be checked".
 8.  Every change has its audit entry. Each job's entries begin with its creation, each
     starts from the status in which the one before left it, by an allowed change, and the
     last one ends with the row's status; attempts, due instant and event are those the
     audit tells; each entry has actor and role, a person's override a reason; no row is
-    without entries, no entries are without a row or archive.
+    without entries, no entries are without a row or archive. Each record that was set
+    aside has its dead letter.
 9.  The audit is whole. The database refuses UPDATE and DELETE of it (both are tried, and
     undone where they worked).
 10. Stale hands are powerless. One live job per transition; no claim of a job that was
@@ -54,6 +56,7 @@ from autopilot_site.verification.database_checks import (
     check_database,
     check_silence,
 )
+from autopilot_site.verification.record_checks import check_records
 from autopilot_site.verification.report import (
     MOST_SHOWN,
     ONLY_ON_THE_TOPIC,
@@ -91,6 +94,7 @@ def verify(
             with workspace.snapshot():
                 check_database(report, workspace, now=now, most_shown=most_shown)
             check_silence(report, workspace, now=now, most_shown=most_shown)
+            check_records(report, now=now, most_shown=most_shown)
             check_audit_is_guarded(report)
             if reader is not None:
                 _check_topic(

@@ -107,6 +107,17 @@ def rescue_abandoned() -> int:
     Their attempts had an unknown outcome. A death uses up no attempt: only a refusal of
     the record and a job timeout do (contract, section 2).
     """
+    return sum(_rescue(token, reason=reason) for token, reason in _dead_claims().items())
+
+
+def count_abandoned() -> int:
+    """Return how many jobs `rescue_abandoned` would free now."""
+    dead = list(_dead_claims())
+    return ScheduledTransition.objects.filter(claim_token__in=dead).count() if dead else 0
+
+
+def _dead_claims() -> dict[uuid.UUID, str]:
+    """Return the tokens that nobody will act on any more, and why."""
     now = database_now()
     dead: dict[uuid.UUID, str] = {}
     for row in ScheduledTransition.objects.filter(status=TransitionStatus.RUNNING).only(
@@ -120,7 +131,7 @@ def rescue_abandoned() -> int:
             dead[row.claim_token] = LEASE_RAN_OUT
         elif Owner.parse(row.claimed_by).is_dead(claimed_at=row.started_at):
             dead[row.claim_token] = "its worker died"
-    return sum(_rescue(token, reason=reason) for token, reason in dead.items())
+    return dead
 
 
 def _rescue(token: uuid.UUID, *, reason: str) -> int:

@@ -21,6 +21,21 @@ def database_now() -> datetime:
     return now.astimezone(UTC)
 
 
+def clock_skew_ms() -> float | None:
+    """Return by how much this host's clock is ahead of the database's, in milliseconds.
+
+    None on SQLite, which has no clock of its own.
+    """
+    if connection.vendor != "postgresql":
+        return None
+    connection.ensure_connection()
+    asked_at = time.time()
+    instant = database_now()
+    answered_at = time.time()
+    middle = (asked_at + answered_at) / 2
+    return (middle - instant.timestamp()) * 1000
+
+
 @dataclass
 class DatabaseClock:
     """The deciding clock, estimated between looks from the monotonic one.

@@ -39,7 +39,7 @@ def die_with_parent(parent: int) -> None:
         os._exit(ABNORMAL_EXIT)
 
 
-class _BoundProcess(ForkProcess):
+class BoundProcess(ForkProcess):
     """A process of the cluster: dies with its parent, and leaves signals to the command.
 
     A SIGTERM or SIGINT that reaches the whole group would kill a worker in the middle
@@ -58,7 +58,7 @@ class _BoundProcess(ForkProcess):
 class _BoundContext:
     """What django-q2 asks for processes."""
 
-    Process = _BoundProcess
+    Process = BoundProcess
 
 
 class FailStopSentinel(django_q.cluster.Sentinel):  # type: ignore[misc]
@@ -112,7 +112,7 @@ class RunningCluster:
         db.connections.close_all()
         self._stop_event = multiprocessing.get_context("fork").Event()
         start_event = multiprocessing.get_context("fork").Event()
-        self._sentinel = _BoundProcess(
+        self._sentinel = BoundProcess(
             target=FailStopSentinel,
             args=(self._stop_event, start_event, uuid.uuid4(), None, None),
             name="sentinel",

@@ -11,6 +11,7 @@ import logging
 import time
 import uuid
 from datetime import datetime, timedelta
+from operator import itemgetter
 from typing import Any
 
 from django.conf import settings
@@ -48,6 +49,8 @@ DATABASE_DOWN_WAIT_SECONDS = (0.2, 0.5, 1.0, 2.0)
 PUBLISH_TASK = "scheduling.tasks.publish_due"
 # How often the chores' table is asked, at the most.
 CHORES_EVERY_SECONDS = 5.0
+# After one that was due the next one gets its turn so soon.
+CHORE_PAUSE_SECONDS = 0.5
 Task = tuple[int | None, str]
 
 
@@ -148,13 +151,16 @@ class DueBroker(ORM):  # type: ignore[misc]  # django-q2 has no types
         """Return the periodic chores whose time has come; one host gets each."""
         chores: dict[str, timedelta] = settings.CHORES
         often = min(interval.total_seconds() for interval in chores.values())
-        if time.monotonic() - self._chores_at < min(often, CHORES_EVERY_SECONDS):
+        every = min(often, CHORES_EVERY_SECONDS)
+        if time.monotonic() < self._chores_at:
             return []
-        self._chores_at = time.monotonic()
+        self._chores_at = time.monotonic() + every
         now = database_now()
-        # One at a time: the workers are there for firing.
-        for path, interval in chores.items():
+        # One at a time: the workers are there for firing. The rare ones first: one that
+        # is due at each look would leave them no turn.
+        for path, interval in sorted(chores.items(), key=itemgetter(1), reverse=True):
             if Housekeeping.take(path, interval=interval, now=now):
+                self._chores_at = time.monotonic() + min(every, CHORE_PAUSE_SECONDS)
                 return [_task(path)]
         return []
 

@@ -9,6 +9,10 @@ from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+from django.utils.module_loading import import_string
+
+from scheduling.conf import message_settings
 
 logger = logging.getLogger("autopilot.publisher")
 
@@ -28,6 +32,17 @@ REFUSALS = frozenset(
         KafkaError.UNSUPPORTED_FOR_MESSAGE_FORMAT,
     }
 )
+# Those of them that say: too many bytes.
+TOO_LARGE = frozenset(
+    {
+        KafkaError.MSG_SIZE_TOO_LARGE,
+        KafkaError.RECORD_LIST_TOO_LARGE,
+        KafkaError.INVALID_MSG_SIZE,
+    }
+)
+# What may be too large for a topic, its broker says; the client's own limit lies beyond
+# any dead letter of a record that a consumer can be expected to hold.
+LARGEST_RECORD_BYTES = 16_777_216
 # How often the caller's `while_waiting` runs.
 WAIT_SLICE_SECONDS = 0.05
 # How long all brokers must be out of reach before a batch is taken back.
@@ -54,7 +69,7 @@ class OutgoingRecord:
     """One record to put on a topic; `timestamp_ms` is its create time since 1970."""
 
     topic: str
-    key: str
+    key: str | bytes | None
     value: bytes
     headers: Mapping[str, str]
     timestamp_ms: int
@@ -65,6 +80,7 @@ class Outcome:
     """What became of a record, and where it stands if it was acknowledged.
 
     acknowledged_at: monotonic seconds.
+    is_too_large: it was refused for its size, or for that of the batch it was sent in.
     """
 
     verdict: Verdict = Verdict.NOT_SENT
@@ -72,6 +88,7 @@ class Outcome:
     offset: int = -1
     acknowledged_at: float = 0.0
     error: str = ""
+    is_too_large: bool = False
 
 
 class EventPublisher:
@@ -79,10 +96,13 @@ class EventPublisher:
 
     def __init__(self, client: Mapping[str, Any], *, message_timeout_ms: int) -> None:
         self._config = {
+            "message.max.bytes": LARGEST_RECORD_BYTES,
             **client,
             "enable.idempotence": True,
             "acks": "all",
-            "linger.ms": 0,
+            # A batch goes out whole when `publish` flushes, which does not wait for this:
+            # sent one by one, its records cost the broker and us many requests.
+            "linger.ms": 20,
             "message.timeout.ms": message_timeout_ms,
             "request.timeout.ms": min(10_000, message_timeout_ms),
             "topic.metadata.propagation.max.ms": 5_000,
@@ -146,17 +166,17 @@ class EventPublisher:
         """Fill in the outcomes."""
         producer = self._get_producer()
         waiting = _Waiting(outcomes)
-        refused_keys: set[str] = set()
+        refused_keys: set[tuple[str, str | bytes]] = set()
         for index, record in enumerate(records):
-            if record.key in refused_keys:
+            if record.key is not None and (record.topic, record.key) in refused_keys:
                 # A later record of the key must not overtake the one refused here.
                 outcomes[index].error = "an earlier record of the key was refused"
                 continue
-            if not _produce(producer, record, index, waiting):
-                refused_keys.add(record.key)
+            if not _produce(producer, record, index, waiting) and record.key is not None:
+                refused_keys.add((record.topic, record.key))
         deadline = time.monotonic() + deadline_seconds
         while waiting.indexes:
-            producer.poll(WAIT_SLICE_SECONDS)
+            producer.flush(WAIT_SLICE_SECONDS)
             if not waiting.indexes:
                 break
             is_late = time.monotonic() >= deadline
@@ -222,6 +242,7 @@ class _Waiting:
             return
         outcome.verdict = self.judge(error.code())
         outcome.error = "no answer in time" if self.late else error.str()
+        outcome.is_too_large = error.code() in TOO_LARGE
 
     def judge(self, code: int) -> Verdict:
         """Return what an error code says about the record."""
@@ -262,6 +283,7 @@ def _produce(
             # Refused before it was queued: it can't be on the topic.
             waiting.outcomes[index].verdict = Verdict.NOT_SENT
         waiting.outcomes[index].error = reason.str()
+        waiting.outcomes[index].is_too_large = reason.code() in TOO_LARGE
         return False
     return True
 
@@ -283,11 +305,41 @@ def _take_back(producer: Producer, waiting: _Waiting) -> None:
 _publisher: EventPublisher | None = None
 
 
+def publisher_class() -> type[EventPublisher]:
+    """Return the class that AUTOPILOT_EVENT_PUBLISHER names.
+
+    Raises:
+        ImproperlyConfigured: It names no class that has what `EventPublisher` has.
+    """
+    path = message_settings().event_publisher
+    try:
+        kind: Any = import_string(path)
+    except ImportError as error:
+        raise ImproperlyConfigured(f"AUTOPILOT_EVENT_PUBLISHER: {error}") from error
+    if not isinstance(kind, type):
+        raise ImproperlyConfigured(f"AUTOPILOT_EVENT_PUBLISHER: {path} is no class")
+    wanted = [
+        name
+        for name, value in vars(EventPublisher).items()
+        if callable(value) and not name.startswith("_")
+    ]
+    missing = [name for name in wanted if not callable(getattr(kind, name, None))]
+    if missing:
+        raise ImproperlyConfigured(
+            f"AUTOPILOT_EVENT_PUBLISHER: {path} lacks {', '.join(missing)}"
+        )
+    return kind
+
+
 def process_publisher() -> EventPublisher:
-    """Return this process's one publisher."""
+    """Return this process's one publisher.
+
+    Raises:
+        ImproperlyConfigured: As `publisher_class`.
+    """
     global _publisher  # noqa: PLW0603 -- one producer a process is the point
     if _publisher is None:
-        _publisher = EventPublisher(
+        _publisher = publisher_class()(
             settings.KAFKA_CLIENT,
             # The attempt's own deadline is kept by `publish`; this is the net below.
             message_timeout_ms=settings.SCHEDULER.job_timeout + 5_000,

@@ -7,7 +7,7 @@ from django.db import connection
 
 from scheduling.adapters.claims import TABLE, sqlite_instant
 from scheduling.adapters.clock import database_now
-from scheduling.adapters.postgres import execute_prepared
+from scheduling.adapters.postgres import execute_together
 
 
 class Look(NamedTuple):
@@ -49,7 +49,8 @@ def look(*, queue: str, age_limit: timedelta, after: datetime | None = None) -> 
     if connection.vendor == "postgresql":
         now, horizon = "statement_timestamp()", "statement_timestamp() - %(age)s"
         values: dict[str, Any] = {"queue": queue, "age": age_limit, "after": since}
-        (row,) = execute_prepared(_LOOK.format(now=now, horizon=horizon), values)
+        statement = _LOOK.format(now=now, horizon=horizon)
+        ((row,),) = execute_together([(statement, values)])
         return Look(*row)
     instant = database_now()
     values = {

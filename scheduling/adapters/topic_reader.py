@@ -9,10 +9,11 @@ import uuid
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
+from scheduling.adapters.message_headers import headers_of
 from scheduling.adapters.topic_search import event_id_of
 from scheduling.domain.errors import ServiceUnavailableError
 from scheduling.topics import PHASE_TRANSITION
@@ -168,8 +169,7 @@ def _take(message: Message, waiting: dict[int, int]) -> TopicRecord | None:
 
 def _job_id_of(message: Message) -> str | None:
     """Return the record's `job-id` header; None where it has none that is a text."""
-    headers: Any = message.headers() or []
-    for name, value in headers:
+    for name, value in headers_of(message):
         if name == "job-id" and value is not None:
             return _bytes(value).decode(errors="replace")
     return None

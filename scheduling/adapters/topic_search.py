@@ -14,6 +14,7 @@ from confluent_kafka import (
 )
 from django.conf import settings
 
+from scheduling.adapters.message_headers import headers_of
 from scheduling.domain.errors import ServiceUnavailableError
 from scheduling.topics import PHASE_TRANSITION
 
@@ -33,7 +34,10 @@ class FoundEvent(NamedTuple):
 
 
 def find_events(
-    wanted: Mapping[uuid.UUID, datetime], *, timeout_seconds: float = TIMEOUT_SECONDS
+    wanted: Mapping[uuid.UUID, datetime],
+    *,
+    topic: str = PHASE_TRANSITION,
+    timeout_seconds: float = TIMEOUT_SECONDS,
 ) -> dict[uuid.UUID, FoundEvent]:
     """Return where each wanted event first stands; those not on the topic are missing.
 
@@ -56,107 +60,106 @@ def find_events(
     )
     deadline = time.monotonic() + timeout_seconds
     try:
-        ends = _open(consumer, min(wanted.values()) - CLOCK_MARGIN, deadline)
-        return _read(consumer, ends, set(wanted), deadline)
+        search = _Search(consumer, topic, deadline)
+        ends = search.open(min(wanted.values()) - CLOCK_MARGIN)
+        return search.read(ends, set(wanted))
     except KafkaException as error:
         raise ServiceUnavailableError(
-            f"the topic {PHASE_TRANSITION} can't be searched now: {error.args[0].str()}"
+            f"the topic {topic} can't be searched now: {error.args[0].str()}"
         ) from error
     finally:
         consumer.close()
 
 
-def _left(deadline: float) -> float:
-    """Return the seconds left, at least a little."""
-    return max(0.1, deadline - time.monotonic())
+class _Search:
+    """One search: a consumer, a topic, and when it has to be over."""
 
+    def __init__(self, consumer: Consumer, topic: str, deadline: float) -> None:
+        self._consumer, self._topic, self._deadline = consumer, topic, deadline
 
-def _open(consumer: Consumer, since: datetime, deadline: float) -> dict[int, int]:
-    """Place the consumer at `since` on each partition; return where each ends."""
-    metadata = consumer.list_topics(PHASE_TRANSITION, timeout=_left(deadline))
-    topic = metadata.topics[PHASE_TRANSITION]
-    if topic.error is not None:
-        raise KafkaException(topic.error)
-    since_ms = int(since.timestamp() * 1000)
-    asked = [
-        TopicPartition(PHASE_TRANSITION, number, since_ms) for number in topic.partitions
-    ]
-    places = []
-    ends: dict[int, int] = {}
-    for place in consumer.offsets_for_times(asked, timeout=_left(deadline)):
-        if place.error is not None:
-            raise KafkaException(place.error)
-        low, high = consumer.get_watermark_offsets(
-            TopicPartition(PHASE_TRANSITION, place.partition), timeout=_left(deadline)
-        )
-        if low == high:
-            continue
-        if place.offset < 0:
-            if _last_record_is_older(consumer, place.partition, high, since_ms, deadline):
-                continue
-            place.offset = low
-        ends[place.partition] = high
-        places.append(TopicPartition(PHASE_TRANSITION, place.partition, place.offset))
-    consumer.assign(places)
-    return ends
+    @property
+    def _left(self) -> float:
+        """The seconds left, at least a little."""
+        return max(0.1, self._deadline - time.monotonic())
 
-
-def _last_record_is_older(
-    consumer: Consumer, partition: int, high: int, since_ms: int, deadline: float
-) -> bool:
-    """Tell whether "no record is as young as that" is true of a partition.
-
-    That is the answer of a real broker; the embedded one gives it to every question
-    about instants, and then the partition must be read from its beginning.
-    """
-    consumer.assign([TopicPartition(PHASE_TRANSITION, partition, high - 1)])
-    while time.monotonic() < deadline:
-        message = consumer.poll(0.1)
-        if message is not None and message.error() is None:
-            return bool(message.timestamp()[1] < since_ms)
-        if (
-            message is None
-            and consumer.position([TopicPartition(PHASE_TRANSITION, partition)])[0].offset
-            >= high
-        ):
-            # A control record, which no consumer is shown: assume the least.
-            return False
-    raise ServiceUnavailableError(f"the topic {PHASE_TRANSITION} could not be read in time")
-
-
-def _read(
-    consumer: Consumer, ends: dict[int, int], wanted: set[uuid.UUID], deadline: float
-) -> dict[uuid.UUID, FoundEvent]:
-    """Read every partition up to its end, or until all were found."""
-    found: dict[uuid.UUID, FoundEvent] = {}
-    while ends and wanted - found.keys():
-        if time.monotonic() >= deadline:
-            raise ServiceUnavailableError(
-                f"the topic {PHASE_TRANSITION} could not be searched in time"
+    def open(self, since: datetime) -> dict[int, int]:
+        """Place the consumer at `since` on each partition; return where each ends."""
+        metadata = self._consumer.list_topics(self._topic, timeout=self._left)
+        topic = metadata.topics[self._topic]
+        if topic.error is not None:
+            raise KafkaException(topic.error)
+        since_ms = int(since.timestamp() * 1000)
+        asked = [
+            TopicPartition(self._topic, number, since_ms) for number in topic.partitions
+        ]
+        places = []
+        ends: dict[int, int] = {}
+        for place in self._consumer.offsets_for_times(asked, timeout=self._left):
+            if place.error is not None:
+                raise KafkaException(place.error)
+            low, high = self._consumer.get_watermark_offsets(
+                TopicPartition(self._topic, place.partition), timeout=self._left
             )
-        for message in consumer.consume(_CHUNK, timeout=0.1):
-            error = message.error()
-            if error is not None:
-                raise KafkaException(error)
-            event_id = event_id_of(message)
-            if event_id in wanted and event_id not in found:
-                found[event_id] = _place(message)
-        _drop_finished(consumer, ends)
-    return found
+            if low == high:
+                continue
+            if place.offset < 0:
+                if self._last_record_is_older(place.partition, high, since_ms):
+                    continue
+                place.offset = low
+            ends[place.partition] = high
+            places.append(TopicPartition(self._topic, place.partition, place.offset))
+        self._consumer.assign(places)
+        return ends
 
+    def _last_record_is_older(self, partition: int, high: int, since_ms: int) -> bool:
+        """Tell whether "no record is as young as that" is true of a partition.
 
-def _drop_finished(consumer: Consumer, ends: dict[int, int]) -> None:
-    """Forget the partitions that were read to their end."""
-    places = [TopicPartition(PHASE_TRANSITION, number) for number in ends]
-    for place in consumer.position(places):
-        # The position is the next offset to read; control records lie between.
-        if place.offset >= ends[place.partition]:
-            del ends[place.partition]
+        That is the answer of a real broker; the embedded one gives it to every question
+        about instants, and then the partition must be read from its beginning.
+        """
+        self._consumer.assign([TopicPartition(self._topic, partition, high - 1)])
+        while time.monotonic() < self._deadline:
+            message = self._consumer.poll(0.1)
+            if message is not None and message.error() is None:
+                return bool(message.timestamp()[1] < since_ms)
+            place = TopicPartition(self._topic, partition)
+            if message is None and self._consumer.position([place])[0].offset >= high:
+                # A control record, which no consumer is shown: assume the least.
+                return False
+        raise ServiceUnavailableError(f"the topic {self._topic} could not be read in time")
+
+    def read(
+        self, ends: dict[int, int], wanted: set[uuid.UUID]
+    ) -> dict[uuid.UUID, FoundEvent]:
+        """Read every partition up to its end, or until all were found."""
+        found: dict[uuid.UUID, FoundEvent] = {}
+        while ends and wanted - found.keys():
+            if time.monotonic() >= self._deadline:
+                raise ServiceUnavailableError(
+                    f"the topic {self._topic} could not be searched in time"
+                )
+            for message in self._consumer.consume(_CHUNK, timeout=0.1):
+                error = message.error()
+                if error is not None:
+                    raise KafkaException(error)
+                event_id = event_id_of(message)
+                if event_id in wanted and event_id not in found:
+                    found[event_id] = _place(message)
+            self._drop_finished(ends)
+        return found
+
+    def _drop_finished(self, ends: dict[int, int]) -> None:
+        """Forget the partitions that were read to their end."""
+        places = [TopicPartition(self._topic, number) for number in ends]
+        for place in self._consumer.position(places):
+            # The position is the next offset to read; control records lie between.
+            if place.offset >= ends[place.partition]:
+                del ends[place.partition]
 
 
 def event_id_of(message: Message) -> uuid.UUID | None:
     """Return the record's `event-id` header; None where it has none of that form."""
-    value = dict(message.headers() or []).get("event-id")
+    value = dict(headers_of(message)).get("event-id")
     try:
         return uuid.UUID(value.decode()) if isinstance(value, bytes) else None
     except ValueError:

@@ -14,8 +14,8 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 from django.core.exceptions import ImproperlyConfigured
 
+from scheduling.conf import used_topics
 from scheduling.domain.errors import ServiceUnavailableError
-from scheduling.topics import ALL_TOPICS
 
 BROKER_DEFAULT: Final = -1
 
@@ -41,7 +41,7 @@ def ensure_topics(
     partitions: int,
     replication_factor: int = BROKER_DEFAULT,
     timeout_seconds: float = 7.0,
-    topics: Sequence[str] = ALL_TOPICS,
+    topics: Sequence[str] | None = None,
 ) -> TopicsReport:
     """Create the topics that do not exist, where the cluster lets us.
 
@@ -52,11 +52,13 @@ def ensure_topics(
     Args:
         client_config: librdkafka settings, with `bootstrap.servers`.
         timeout_seconds: For all of it together.
+        topics: Their names; None: every topic that the product uses here.
 
     Raises:
         ServiceUnavailableError: No broker answers, or none in time.
         ImproperlyConfigured: librdkafka refuses the settings.
     """
+    topics = used_topics() if topics is None else topics
     cluster = _Cluster(client_config, timeout_seconds=timeout_seconds)
     present = cluster.topics()
     absent = [name for name in topics if name not in present]

@@ -8,6 +8,7 @@ from rest_framework_simplejwt.exceptions import InvalidToken
 from rest_framework_simplejwt.tokens import Token
 from typing_extensions import override
 
+from scheduling.adapters.outside_issuer import UnacceptableTokenError, outside_issuer
 from scheduling.api.request_id import request_id_of
 from scheduling.domain.actors import Actor, user_actor
 from scheduling.domain.errors import OperationNotPermittedError
@@ -15,11 +16,31 @@ from scheduling.services.roles import role_of
 
 
 class BearerToken(JWTAuthentication):
-    """Accepts our own access tokens.
+    """Accepts our own access tokens, or those of an outside issuer in their place.
 
-    Only the user is taken from a token: roles are read from the database at each request
-    (contract, section 4), so that a withdrawn one ends at once.
+    Only the user is taken from a token of ours: roles are read from the database at each
+    request (contract, section 4), so that a withdrawn one ends at once.
     """
+
+    @override
+    def authenticate(self, request: Request) -> Any:
+        """Return the user and the token; None where the request has none.
+
+        Raises:
+            InvalidToken: It is not to be accepted.
+            ServiceUnavailableError: The outside issuer's keys can't be read.
+        """
+        issuer = outside_issuer()
+        if issuer is None:
+            return super().authenticate(request)
+        header: bytes | None = self.get_header(request)
+        token = None if header is None else self.get_raw_token(header)
+        if token is None:
+            return None
+        try:
+            return issuer.read(token), token
+        except UnacceptableTokenError:
+            raise InvalidToken("The token is not acceptable") from None
 
     @override
     def get_raw_token(self, header: bytes) -> bytes | None:
@@ -44,12 +65,19 @@ class BearerToken(JWTAuthentication):
 def actor_of(request: Request) -> Actor:
     """Return the signed-in user as an actor, with the role that the database has now.
 
+    It is read once for each request.
+
     Raises:
         OperationNotPermittedError: The user has none of the roles.
     """
+    known: Actor | None = getattr(request, "actor", None)
+    if known is not None:
+        return known
     role = role_of(request.user)
     if role is None:
         raise OperationNotPermittedError("the user has none of the roles")
-    return user_actor(
+    actor = user_actor(
         request.user.get_username(), role=role, request_id=request_id_of(request)
     )
+    request.actor = actor  # type: ignore[attr-defined]
+    return actor

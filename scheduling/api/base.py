@@ -1,40 +1,77 @@
-"""What every view of the API does first: it names the query parameters it knows."""
+"""What every view of the API does before its own part, and after it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from typing import Any, ClassVar
 
 from django.http import QueryDict
 from rest_framework.request import Request
+from rest_framework.response import Response
 from rest_framework.views import APIView
 from typing_extensions import override
 
+from scheduling.api.authentication import actor_of
+from scheduling.api.idempotency import AnsweredBefore, begin, finish
+from scheduling.domain.actors import Operation, authorize
 from scheduling.domain.errors import InvalidRequestError
+from scheduling.services.idempotency import Ticket
+
+# Methods that change something each time, and so honour an Idempotency-Key.
+_REPEATABLE_METHODS = frozenset({"POST", "PATCH"})
 
 
 class ApiView(APIView):
-    """A view that refuses unknown query parameters.
+    """A view that asks for the role, refuses unknown query parameters, and answers once.
 
+    operations: what a method asks of the product, beside reading; refused before
+        anything of the request is looked at.
     query_parameters: what GET knows; other methods know none.
     repeatable: those of them that may be given several times.
     """
 
+    operations: ClassVar[Mapping[str, Operation]] = {}
     query_parameters: ClassVar[tuple[str, ...]] = ()
     repeatable: ClassVar[AbstractSet[str]] = frozenset()
+    _ticket: Ticket | None = None
     # OPTIONS would describe the view in a shape of its own; /api/schema/ does that.
     http_method_names = [name for name in APIView.http_method_names if name != "options"]
 
     @override
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
-        """Let the user in, then look at the query.
+        """Let the user in, look at the query, and at what was answered before.
 
         Raises:
+            OperationNotPermittedError: The user's role may not do this.
             InvalidRequestError: Names every unknown or repeated parameter.
+            AnsweredBefore: The request was made before, under the same key.
+            ConflictError: Another one was, or it is still being handled.
         """
         super().initial(request, *args, **kwargs)
-        is_read = request.method in {"GET", "HEAD"}
+        method = request.method or ""
+        if operation := self.operations.get(method):
+            authorize(actor_of(request), operation)
+        is_read = method in {"GET", "HEAD"}
         known = self.query_parameters if is_read else ()
         check_query(request.query_params, known=known, repeatable=self.repeatable)
+        if method in _REPEATABLE_METHODS and hasattr(self, method.lower()):
+            self._ticket = begin(request)
+
+    @override
+    def handle_exception(self, exc: Exception) -> Any:
+        """Return the problem that an exception is, or the answer that was given before."""
+        if isinstance(exc, AnsweredBefore):
+            return exc.response
+        return super().handle_exception(exc)
+
+    @override
+    def finalize_response(
+        self, request: Request, response: Response, *args: Any, **kwargs: Any
+    ) -> Response:
+        """Return the response, taken down for whoever repeats the request."""
+        final = super().finalize_response(request, response, *args, **kwargs)
+        if self._ticket is not None:
+            finish(self._ticket, final)
+        return final
 
 
 def check_query(

@@ -16,7 +16,7 @@ from rest_framework.exceptions import APIException, ValidationError
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from scheduling.domain.errors import Category, SchedulingError, ServiceUnavailableError
+from scheduling.domain.errors import Category, SchedulingError
 from scheduling.services.audit import record_refusal
 from scheduling.services.roles import role_of
 
@@ -26,7 +26,13 @@ MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = 5
 
 # The family's codes whose status does not follow from the category.
-_STATUSES = {"permission_denied": 403, "job_not_found": 404, "service_unavailable": 503}
+_STATUSES = {
+    "permission_denied": 403,
+    "not_found": 404,
+    "job_not_found": 404,
+    "precondition_failed": 412,
+    "service_unavailable": 503,
+}
 # What Django and its REST framework refuse by themselves.
 _CODES = {
     400: "invalid_request",
@@ -97,7 +103,7 @@ def problem_response(exc: Exception, context: dict[str, Any]) -> Response:
     request_id = str(getattr(request, "request_id", ""))
     if problem is None:
         logger.error("request %s failed", request_id, exc_info=exc)
-        problem = _unexpected(request_id)
+        problem = unexpected(request_id)
     elif isinstance(exc, OperationalError | InterfaceError):
         logger.error("request %s: the database failed", request_id, exc_info=exc)
     return Response(
@@ -111,9 +117,9 @@ def problem_response(exc: Exception, context: dict[str, Any]) -> Response:
 def http_problem(status: int, *, request_id: str) -> HttpResponse:
     """Answer with a problem where no view of the API is concerned."""
     problem = (
-        _unexpected(request_id)
+        unexpected(request_id)
         if status == HTTPStatus.INTERNAL_SERVER_ERROR
-        else _plain(status, HTTPStatus(status).phrase)
+        else plain(status, HTTPStatus(status).phrase)
     )
     return JsonResponse(problem.body(), status=status, content_type=MEDIA_TYPE)
 
@@ -126,9 +132,9 @@ def problem_of(exc: Exception) -> Problem | None:
         case APIException():
             return _of_framework(exc)
         case Http404():
-            return _plain(404, "Nothing is found at this path.")
+            return plain(404, "Nothing is found at this path.")
         case PermissionDenied():
-            return _plain(403, "This is not permitted.")
+            return plain(403, "This is not permitted.")
         case OperationalError() | InterfaceError():
             return Problem(
                 status=503,
@@ -150,8 +156,8 @@ def of_scheduling_error(error: SchedulingError) -> Problem:
         if name not in {"errors", "retry_after_seconds"}
     }
     headers = {}
-    if isinstance(error, ServiceUnavailableError):
-        headers["Retry-After"] = str(error.retry_after_seconds)
+    if wait := error.values.get("retry_after_seconds"):
+        headers["Retry-After"] = str(wait)
     by_category = 400 if error.category is Category.VALIDATION else 409
     return Problem(
         status=_STATUSES.get(error.code, by_category),
@@ -179,7 +185,7 @@ def _of_framework(exc: APIException) -> Problem:
         detail = str(exc.detail.get("detail", exc.default_detail))
     else:
         detail = str(exc.detail)
-    return _plain(exc.status_code, detail, errors=errors, headers=headers)
+    return plain(exc.status_code, detail, errors=errors, headers=headers)
 
 
 def _flatten(path: str, detail: object) -> Iterable[tuple[str, str]]:
@@ -194,7 +200,7 @@ def _flatten(path: str, detail: object) -> Iterable[tuple[str, str]]:
         yield path, str(detail)
 
 
-def _plain(
+def plain(
     status: int,
     detail: str,
     *,
@@ -212,7 +218,7 @@ def _plain(
     )
 
 
-def _unexpected(request_id: str) -> Problem:
+def unexpected(request_id: str) -> Problem:
     """Return what a client may know of an unexpected error: where to find it in the log."""
     return Problem(
         status=500,

@@ -11,6 +11,8 @@ from typing_extensions import override
 from scheduling import strict_json
 
 LARGEST_BODY = 256 * 1024
+# Of the endpoints that take a thousand items.
+LARGEST_BULK_BODY = 4 * 1024 * 1024
 
 
 class PayloadTooLarge(APIException):

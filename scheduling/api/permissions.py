@@ -2,12 +2,15 @@
 
 from typing import TYPE_CHECKING
 
+from rest_framework.exceptions import Throttled
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 from typing_extensions import override
 
 from scheduling.api.authentication import actor_of
+from scheduling.api.throttles import UserThrottle
 from scheduling.domain.actors import Operation, authorize
+from scheduling.domain.errors import OperationNotPermittedError
 
 if TYPE_CHECKING:
     # REST framework's views load this module for their defaults.
@@ -23,8 +26,27 @@ class RolePermission(BasePermission):
 
         Raises:
             OperationNotPermittedError: The user has none of the roles.
+            Throttled: Nor has it any request left.
         """
         if not request.user.is_authenticated:
             return False
-        authorize(actor_of(request), Operation.VIEW)
+        try:
+            actor = actor_of(request)
+        except OperationNotPermittedError:
+            _count(request, view)
+            raise
+        authorize(actor, Operation.VIEW)
         return True
+
+
+def _count(request: Request, view: "APIView") -> None:
+    """Count a request that is refused before the view's throttles are asked.
+
+    Each refusal is written to the audit, which must not grow without a bound.
+
+    Raises:
+        Throttled: The user has made too many.
+    """
+    throttle = UserThrottle()
+    if not throttle.allow_request(request, view):
+        raise Throttled(throttle.wait())

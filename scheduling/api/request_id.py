@@ -8,6 +8,7 @@ from typing import Any
 from django.http import HttpRequest, HttpResponseBase
 
 from scheduling.api.errors import http_problem
+from scheduling.api.log_context import current_request_id
 
 HEADER = "X-Request-Id"
 _FORM = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -32,7 +33,11 @@ def request_id_middleware(
         given = request.headers.get(HEADER, "")
         request_id = given if _FORM.fullmatch(given) else uuid.uuid4().hex
         request.request_id = request_id  # type: ignore[attr-defined]
-        response = get_response(request)
+        token = current_request_id.set(request_id)
+        try:
+            response = get_response(request)
+        finally:
+            current_request_id.reset(token)
         if request.path.startswith("/api/") and _is_error_page(response):
             response = http_problem(response.status_code, request_id=request_id)
         response.headers[HEADER] = request_id

@@ -1,20 +1,52 @@
-"""How the OpenAPI document describes queries, errors and examples."""
+"""How the OpenAPI document describes queries, headers, errors and examples."""
 
+from collections import defaultdict
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any
 
 from drf_spectacular.contrib.rest_framework_simplejwt import SimpleJWTScheme
+from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse
+from typing_extensions import override
 
+from scheduling.api import idempotency
+from scheduling.api.base import ApiView
 from scheduling.api.paging import DEFAULT_SIZE, LARGEST_SIZE
-from scheduling.api.serializers import ProblemSerializer
+from scheduling.api.problem_examples import PROBLEM_EXAMPLES
+from scheduling.api.serializers import (
+    AuditEntrySerializer,
+    BulkAnswerSerializer,
+    JobPageSerializer,
+    JobSerializer,
+    JobWithArchiveSerializer,
+    ProblemSerializer,
+    TokensSerializer,
+)
 from scheduling.domain.lifecycle import TransitionKind, TransitionStatus
 from scheduling.queries import ORDERINGS
 
 PROBLEM = "application/problem+json"
 # What any endpoint may answer beside its own.
-_ALWAYS = (400, 401, 403, 406, 503)
-_WITH_BODY = (413, 415)
+_ALWAYS = (
+    "invalid_request",
+    "not_authenticated",
+    "permission_denied",
+    "not_acceptable",
+    "throttled",
+    "internal_error",
+    "service_unavailable",
+)
+_WITH_BODY = ("payload_too_large", "unsupported_media_type")
+_OF_STATUS = {404: "not_found", 409: "conflict", 412: "precondition_failed"}
+# Where phase data comes in.
+PHASE_DATA_PROBLEMS = (
+    "invalid_phase_data",
+    "invalid_schedule_time",
+    "past_schedule_time",
+    "schedule_too_soon",
+    "schedule_too_far",
+)
 
 
 class BearerTokenScheme(SimpleJWTScheme):  # type: ignore[no-untyped-call]
@@ -24,29 +56,144 @@ class BearerTokenScheme(SimpleJWTScheme):  # type: ignore[no-untyped-call]
     name = "bearerToken"
 
 
+class ApiSchema(AutoSchema):
+    """Adds what every operation has: the headers that any request and answer carry."""
+
+    @override
+    def get_override_parameters(self) -> Any:
+        """Return the parameters beside those of the path."""
+        if isinstance(self.view, ApiView) and self.method in {"POST", "PATCH"}:
+            return [*_EVERYWHERE, IDEMPOTENCY_KEY, IDEMPOTENCY_REPLAYED]
+        return _EVERYWHERE
+
+
 def responses(
-    *problems: int, is_read: bool, **answers: Any
+    *problems: int | str, is_read: bool, **answers: Any
 ) -> dict[int | tuple[int, str], Any]:
-    """Return the answers of an operation.
+    """Return the answers of an operation, each with an example.
 
     Args:
-        problems: Statuses of the problems beside those that every operation has.
+        problems: Codes of the problems beside those that every operation has; a status
+            stands for its most general code.
         answers: `status_200=…`: the shape of a success.
     """
-    statuses = {*_ALWAYS, *problems, *(() if is_read else _WITH_BODY)}
     shapes: dict[int | tuple[int, str], Any] = {}
     for name, shape in answers.items():
         status = int(name.removeprefix("status_"))
-        shapes[status] = OpenApiResponse(shape, description=HTTPStatus(status).phrase)
+        shapes[status] = OpenApiResponse(
+            shape, description=HTTPStatus(status).phrase, examples=_answer_examples(shape)
+        )
+    codes = [_OF_STATUS[one] if isinstance(one, int) else one for one in problems]
+    by_status: dict[int, list[OpenApiExample]] = defaultdict(list)
+    for code in (*_ALWAYS, *codes, *(() if is_read else _WITH_BODY)):
+        body = PROBLEM_EXAMPLES[code]
+        by_status[body["status"]].append(
+            OpenApiExample(code, value=body, response_only=True, media_type=PROBLEM)
+        )
     return shapes | {
         (status, PROBLEM): OpenApiResponse(
-            ProblemSerializer, description=HTTPStatus(status).phrase
+            ProblemSerializer,
+            description=f"{HTTPStatus(status).phrase}: "
+            + ", ".join(f"`{example.name}`" for example in by_status[status]),
+            examples=by_status[status],
         )
-        for status in sorted(statuses)
+        for status in sorted(by_status)
     }
 
 
+def _answer_examples(shape: Any) -> Sequence[OpenApiExample]:
+    """Return the example of a success."""
+    kind = shape if isinstance(shape, type) else type(getattr(shape, "child", shape))
+    value = _ANSWERS.get(kind)
+    if value is None:
+        return []
+    return [OpenApiExample("An answer", value=value, response_only=True)]
+
+
+def close_request_bodies(
+    result: dict[str, Any], generator: Any, **kwargs: Any
+) -> dict[str, Any]:
+    """Tell of every body of ours that it has no other fields; a hook of the generator."""
+    shapes = result["components"]["schemas"]
+    for path, item in result["paths"].items():
+        if "/auth/" in path:
+            continue
+        for operation in item.values():
+            body = operation.get("requestBody", {}).get("content", {})
+            for media_type in body.values():
+                _close(media_type["schema"], shapes)
+    return result
+
+
+def _close(shape: dict[str, Any], shapes: dict[str, Any]) -> None:
+    """Tell of a shape, and of the items of its lists, that it has no other fields."""
+    if "$ref" in shape:
+        shape = shapes[shape["$ref"].rpartition("/")[2]]
+    if "properties" not in shape:
+        return
+    shape["additionalProperties"] = False
+    for member in shape["properties"].values():
+        if "items" in member:
+            _close(member["items"], shapes)
+
+
 JOB_ID = OpenApiParameter("jobId", str, OpenApiParameter.PATH, description="The job's id.")
+
+IF_MATCH = OpenApiParameter(
+    "If-Match",
+    str,
+    OpenApiParameter.HEADER,
+    description="Change the job only if it is still as this `ETag` says (a list of tags, "
+    "or `*` for any); otherwise 412.",
+)
+IF_NONE_MATCH = OpenApiParameter(
+    "If-None-Match",
+    str,
+    OpenApiParameter.HEADER,
+    description="Answer 304 if the job is still as this `ETag` says.",
+)
+IDEMPOTENCY_KEY = OpenApiParameter(
+    idempotency.HEADER,
+    {"type": "string", "minLength": 1, "maxLength": idempotency.LONGEST_KEY},
+    OpenApiParameter.HEADER,
+    description="A key of your choice, such as a UUID, kept for 24 hours: the same request "
+    "with the same key is answered as the first time and changes nothing again. With "
+    "another request the key is a conflict.",
+)
+
+
+def _answer_header(name: str, *statuses: int, description: str) -> OpenApiParameter:
+    """Return a header of answers: of these statuses, or of all."""
+    return OpenApiParameter(
+        name,
+        str,
+        OpenApiParameter.HEADER,
+        response=list(statuses) or True,
+        description=description,
+    )
+
+
+ETAG = _answer_header(
+    "ETag", 200, 201, 202, 304, description="The tag of the job as it stands."
+)
+LOCATION = _answer_header("Location", 201, description="Where the new job is.")
+CONTENT_LOCATION = _answer_header(
+    "Content-Location", 200, 201, 202, description="Where the job of the answer is."
+)
+IDEMPOTENCY_REPLAYED = _answer_header(
+    idempotency.REPLAYED,
+    description="`true` where the answer is that of an earlier request of the same key.",
+)
+_EVERYWHERE = [
+    _answer_header(
+        "X-Request-Id", description="The id of the request in the log and the audit."
+    ),
+    _answer_header("Retry-After", 409, 429, 503, description="Seconds to wait, if any."),
+    _answer_header("WWW-Authenticate", 401, description="How to sign in."),
+]
+NOT_MODIFIED: dict[int | tuple[int, str], Any] = {
+    304: OpenApiResponse(description="Not Modified")
+}
 
 _INSTANT_SCHEMA = {"type": "string", "format": "date-time"}
 
@@ -109,6 +256,27 @@ SCHEDULE_EXAMPLE = OpenApiExample(
     },
     request_only=True,
 )
+UPDATE_EXAMPLE = OpenApiExample(
+    "A day later",
+    value={
+        "endTime": "2030-03-08T17:00:00.000Z",
+        "reason": "The client asked for another day.",
+    },
+    request_only=True,
+)
+BULK_EXAMPLES = [
+    OpenApiExample(
+        "Both ends of a phase",
+        value={
+            "transitions": [
+                SCHEDULE_EXAMPLE.value
+                | {"state": "START", "endTime": "2030-03-01T17:00:00.000Z"},
+                SCHEDULE_EXAMPLE.value,
+            ]
+        },
+        request_only=True,
+    )
+]
 REASON_EXAMPLE = OpenApiExample(
     "A reason",
     value={"reason": "The client asked for another week."},
@@ -122,3 +290,65 @@ TOKEN_EXAMPLE = OpenApiExample(
 REFRESH_EXAMPLE = OpenApiExample(
     "A refresh token", value={"refresh": "eyJhbGciOi…"}, request_only=True
 )
+
+_JOB: dict[str, Any] = {
+    "jobId": "job-1893456000000-12345-67890",
+    "eventId": "0b8f6f0e-52f5-4b2a-9d3c-6a1d1f0c9b7e",
+    "projectId": 12345,
+    "challengeId": None,
+    "phaseId": 67890,
+    "phaseTypeName": "Registration",
+    "state": "END",
+    "endTime": "2030-03-07T17:00:00.000Z",
+    "operator": "admin",
+    "projectStatus": "ACTIVE",
+    "metadata": {},
+    "date": None,
+    "status": "scheduled",
+    "attempts": 0,
+    "maxAttempts": 4,
+    "nextAttemptAt": None,
+    "lastError": None,
+    "createdAt": "2030-01-01T00:00:00.000Z",
+    "updatedAt": "2030-01-01T00:00:00.000Z",
+    "startedAt": None,
+    "completedAt": None,
+    "latenessMs": None,
+    "replaces": None,
+    "replacedBy": None,
+    "topicPartition": None,
+    "topicOffset": None,
+}
+_AUDIT_ENTRY: dict[str, Any] = {
+    "id": 4711,
+    "at": "2030-01-01T00:00:00.000Z",
+    "action": "transition.scheduled",
+    "jobId": _JOB["jobId"],
+    "projectId": 12345,
+    "phaseId": 67890,
+    "state": "END",
+    "actor": "user:olivia",
+    "role": "operator",
+    "oldStatus": None,
+    "newStatus": "scheduled",
+    "changes": {"endTime": "2030-03-07T17:00:00.000Z", "eventId": _JOB["eventId"]},
+    "reason": None,
+    "requestId": "5f0c2d3e8a9b4c7d8e9f0a1b2c3d4e5f",
+}
+# The example of each shape that is answered; of a list, of its items.
+_ANSWERS: dict[type, Any] = {
+    JobSerializer: _JOB,
+    JobWithArchiveSerializer: _JOB | {"archivedAt": None},
+    JobPageSerializer: {"count": 1, "next": None, "previous": None, "results": [_JOB]},
+    AuditEntrySerializer: _AUDIT_ENTRY,
+    BulkAnswerSerializer: {
+        "created": 1,
+        "existing": 0,
+        "failed": 1,
+        "results": [
+            {"index": 0, "jobId": _JOB["jobId"]},
+            {"index": 1, "error": PROBLEM_EXAMPLES["past_schedule_time"]},
+        ],
+    },
+    TokensSerializer: {"access": "eyJhbGciOi…", "refresh": "eyJhbGciOi…"},
+}

@@ -186,3 +186,40 @@ class TokensSerializer(serializers.Serializer[Any]):
 
     access = serializers.CharField(help_text="Bearer token, valid for five minutes.")
     refresh = serializers.CharField(help_text="Valid for a day, and for one use.")
+
+
+class UpdateSerializer(serializers.Serializer[Any]):
+    """What shall be different; a field that is left out stays as it is."""
+
+    endTime = serializers.DateTimeField(
+        required=False, help_text="The new due instant: ISO 8601 with Z or an offset."
+    )
+    phaseTypeName = _text(required=False)
+    projectStatus = _text(required=False)
+    metadata = ObjectField(required=False, help_text="At most 64 KiB; replaces the old.")
+    reason = serializers.CharField(
+        max_length=LONGEST_REASON, required=False, allow_null=True
+    )
+
+
+class BulkSerializer(serializers.Serializer[Any]):
+    """Transitions to be scheduled."""
+
+    transitions = serializers.ListField(child=PhaseDataSerializer(), max_length=1_000)
+
+
+class BulkResultSerializer(serializers.Serializer[Any]):
+    """What became of one item: its job, or what is wrong with it."""
+
+    index = serializers.IntegerField(min_value=0, help_text="Its place in the request.")
+    jobId = serializers.CharField(required=False)
+    error = ProblemSerializer(required=False)
+
+
+class BulkAnswerSerializer(serializers.Serializer[Any]):
+    """What became of each item, and how often."""
+
+    created = serializers.IntegerField(min_value=0)
+    existing = serializers.IntegerField(min_value=0)
+    failed = serializers.IntegerField(min_value=0)
+    results = BulkResultSerializer(many=True)

@@ -1,9 +1,14 @@
-"""Log in, stay logged in, log out: simplejwt's endpoints in our words."""
+"""The doors to log in, stay logged in, log out: simplejwt's endpoints in our words.
 
-from typing import Any
+With an outside issuer there is nothing behind them (contract, section 4).
+"""
 
+from typing import TYPE_CHECKING, Any
+
+from django.conf import settings
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema
+from rest_framework.exceptions import NotFound
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework_simplejwt.views import (
@@ -19,11 +24,60 @@ from scheduling.api.serializers import (
     TokenRequestSerializer,
     TokensSerializer,
 )
-from scheduling.api.tokens import RolesRefreshSerializer
+from scheduling.api.throttles import AddressThrottle, LogInThrottle
+from scheduling.api.tokens import (
+    LogOutSerializer,
+    RolesRefreshSerializer,
+    RolesTokenSerializer,
+)
+
+if TYPE_CHECKING:
+    # For the type checker alone: at run time it is mixed into simplejwt's views.
+    from rest_framework.views import APIView as Base
+else:
+    Base = object
 
 
-class TokenObtain(TokenObtainPairView):
+class OwnTokensOnly(Base):
+    """Is there only where tokens are our own."""
+
+    # OPTIONS would describe the view in a shape of its own; /api/schema/ does that.
+    http_method_names = ["post"]
+
+    @override
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        """Refuse where tokens come from outside.
+
+        Raises:
+            NotFound: They do.
+        """
+        if settings.JWT_ISSUER:
+            raise NotFound("Tokens come from an outside issuer here.")
+        super().initial(request, *args, **kwargs)
+
+
+def only_what_answers(
+    endpoints: list[tuple[str, str, str, Any]],
+) -> list[tuple[str, str, str, Any]]:
+    """Return the endpoints that the API's document has to describe.
+
+    Args:
+        endpoints: Path, pattern, method and view of each.
+    """
+    if not settings.JWT_ISSUER:
+        return endpoints
+    return [
+        endpoint
+        for endpoint in endpoints
+        if not issubclass(getattr(endpoint[3], "cls", object), OwnTokensOnly)
+    ]
+
+
+class TokenObtain(OwnTokensOnly, TokenObtainPairView):
     """The door to log in."""
+
+    serializer_class = RolesTokenSerializer
+    throttle_classes = [LogInThrottle]
 
     @extend_schema(
         operation_id="obtainTokens",
@@ -41,15 +95,17 @@ class TokenObtain(TokenObtainPairView):
         return super().post(request, *args, **kwargs)
 
 
-class TokenRefresh(TokenRefreshView):
+class TokenRefresh(OwnTokensOnly, TokenRefreshView):
     """The door to stay logged in."""
 
     serializer_class = RolesRefreshSerializer
+    throttle_classes = [AddressThrottle]
 
     @extend_schema(
         operation_id="refreshTokens",
         summary="Renew the tokens",
-        description="Gives a new pair; the given refresh token is spent by it.",
+        description="Gives a new pair; the given refresh token is spent by it. Who uses a "
+        "spent one ends the whole log-in: all tokens descended from it.",
         auth=[],
         request=RefreshRequestSerializer,
         examples=[REFRESH_EXAMPLE],
@@ -62,13 +118,17 @@ class TokenRefresh(TokenRefreshView):
         return super().post(request, *args, **kwargs)
 
 
-class TokenRevoke(TokenBlacklistView):
+class TokenRevoke(OwnTokensOnly, TokenBlacklistView):
     """The door to log out."""
+
+    serializer_class = LogOutSerializer
+    throttle_classes = [AddressThrottle]
 
     @extend_schema(
         operation_id="blacklistToken",
         summary="Log out",
-        description="The refresh token is accepted no more.",
+        description="The refresh token, and every other that descends from its log-in, is "
+        "accepted no more.",
         auth=[],
         request=RefreshRequestSerializer,
         examples=[REFRESH_EXAMPLE],

@@ -1,27 +1,36 @@
 """One service call or one query per endpoint (contract, section 4)."""
 
-import re
-from typing import Any, cast
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any, ClassVar
 
+from django.http.response import HttpResponseBase
 from django.utils import timezone
 from drf_spectacular.utils import extend_schema
-from rest_framework import status
 from rest_framework.exceptions import NotFound
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.reverse import reverse
 from rest_framework.views import APIView
 from typing_extensions import override
 
+from scheduling.api.answers import change_job, check_job_id, job_response, with_operator
 from scheduling.api.authentication import actor_of
-from scheduling.api.base import ApiView, check_fields
+from scheduling.api.base import ApiView
+from scheduling.api.conditional import entity_tag, not_modified, precondition_of
 from scheduling.api.history import find_archived, show_audit_entry
 from scheduling.api.paging import PAGE_PARAMETERS, show_page
 from scheduling.api.schema import (
+    CONTENT_LOCATION,
+    ETAG,
+    IF_MATCH,
+    IF_NONE_MATCH,
     JOB_ID,
     LIST_PARAMETERS,
-    REASON_EXAMPLE,
+    LOCATION,
+    NOT_MODIFIED,
+    PHASE_DATA_PROBLEMS,
     SCHEDULE_EXAMPLE,
+    UPDATE_EXAMPLE,
     responses,
 )
 from scheduling.api.serializers import (
@@ -30,23 +39,24 @@ from scheduling.api.serializers import (
     JobSerializer,
     JobWithArchiveSerializer,
     PhaseDataSerializer,
-    ReasonSerializer,
+    UpdateSerializer,
 )
-from scheduling.domain.errors import JobNotCancellableError, JobNotFoundError
+from scheduling.domain.actors import Operation
+from scheduling.domain.errors import JobNotFoundError, JobNotUpdatableError
 from scheduling.domain.phases import format_instant
 from scheduling.models import AuditEntry, ScheduledTransition
 from scheduling.queries import FILTERS, camel_case, list_jobs, show_job
-from scheduling.services.cancel import cancel_transition
+from scheduling.services.cancel import read_reason
 from scheduling.services.schedule import schedule_transition
+from scheduling.services.update import read_update, update_transition
 
 _FILTER_NAMES = {camel_case(name): name for name in FILTERS} | {"ordering": "ordering"}
-# What job ids are made of; anything else names no job, and may not fit a column.
-_JOB_ID = re.compile(r"[A-Za-z0-9-]{1,128}")
 
 
 class TransitionList(ApiView):
     """All jobs, and the door to schedule one."""
 
+    operations: ClassVar[Mapping[str, Operation]] = {"POST": Operation.SCHEDULE}
     query_parameters = (*_FILTER_NAMES, *PAGE_PARAMETERS)
     repeatable = frozenset({"status"})
 
@@ -78,85 +88,103 @@ class TransitionList(ApiView):
         "answer; at another instant it is a conflict.",
         request=PhaseDataSerializer,
         examples=[SCHEDULE_EXAMPLE],
+        parameters=[ETAG, LOCATION, CONTENT_LOCATION],
         responses=responses(
-            409, is_read=False, status_200=JobSerializer, status_201=JobSerializer
+            *PHASE_DATA_PROBLEMS,
+            "duplicate_job",
+            "conflict",
+            is_read=False,
+            status_200=JobSerializer,
+            status_201=JobSerializer,
         ),
         tags=["transitions"],
     )
     def post(self, request: Request) -> Response:
         """Schedule a transition."""
-        data = dict(request.data)
-        if data.get("operator") is None:
-            data["operator"] = request.user.get_username()
+        data = with_operator(request.data, request)
         scheduled = schedule_transition(data, actor=actor_of(request), now=timezone.now())
-        job = scheduled.job
-        if not scheduled.is_new:
-            return Response(show_job(job))
-        address = reverse("transition", kwargs={"jobId": job.job_id}, request=request)
-        return Response(
-            show_job(job), status=status.HTTP_201_CREATED, headers={"Location": address}
-        )
+        status = HTTPStatus.CREATED if scheduled.is_new else HTTPStatus.OK
+        return job_response(scheduled.job, request, status=status)
 
 
 class TransitionDetail(ApiView):
-    """One job, for ever."""
+    """One job, for ever, and the door to change it."""
+
+    operations: ClassVar[Mapping[str, Operation]] = {"PATCH": Operation.UPDATE}
 
     @extend_schema(
         operation_id="getTransition",
         summary="Show a job",
-        description="Also after clean-up: the audit keeps the job whole.",
-        parameters=[JOB_ID],
-        responses=responses(404, is_read=True, status_200=JobWithArchiveSerializer),
+        description="Also after clean-up: the audit keeps the job whole. Its `ETag` may "
+        "be given back as `If-None-Match` here, and as `If-Match` to change the job.",
+        parameters=[JOB_ID, IF_NONE_MATCH, ETAG],
+        responses=responses(
+            "job_not_found",
+            "precondition_failed",
+            is_read=True,
+            status_200=JobWithArchiveSerializer,
+        )
+        | NOT_MODIFIED,
         tags=["transitions"],
     )
-    def get(self, request: Request, jobId: str) -> Response:  # noqa: N803 -- wire name
+    def get(self, request: Request, jobId: str) -> HttpResponseBase:  # noqa: N803 -- wire name
         """Return a job."""
         check_job_id(jobId)
+        archived_at = None
         job = ScheduledTransition.objects.filter(job_id=jobId).first()
-        if job is not None:
-            return Response({**show_job(job), "archivedAt": None})
-        archived = find_archived(jobId)
-        if archived is None:
-            raise JobNotFoundError(f"there is no job {jobId}", jobId=jobId)
-        job, at = archived
-        return Response({**show_job(job), "archivedAt": format_instant(at)})
-
-
-class TransitionCancel(ApiView):
-    """The door to cancel a job."""
-
-    @extend_schema(
-        operation_id="cancelTransition",
-        summary="Cancel a job",
-        description="From scheduled, expired or failed; a cancelled job never fires.",
-        parameters=[JOB_ID],
-        request=ReasonSerializer,
-        examples=[REASON_EXAMPLE],
-        responses=responses(404, 409, is_read=False, status_200=JobSerializer),
-        tags=["transitions"],
-    )
-    def post(self, request: Request, jobId: str) -> Response:  # noqa: N803 -- wire name
-        """Cancel a job."""
-        check_job_id(jobId)
-        actor = actor_of(request)
-        check_fields(request.data, known=frozenset({"reason"}))
-        try:
-            job = cancel_transition(
-                job_id=jobId,
-                actor=actor,
-                # Whatever it is: the service reads it after it has asked for the role.
-                reason=cast("str", request.data.get("reason")),
-                now=timezone.now(),
-            )
-        except JobNotFoundError:
+        if job is None:
             archived = find_archived(jobId)
             if archived is None:
-                raise
-            old = archived[0].status
-            raise JobNotCancellableError(
-                f"job {jobId} is {old}, was cleaned up and can't be cancelled", status=old
-            ) from None
-        return Response(show_job(job))
+                raise JobNotFoundError(f"there is no job {jobId}", jobId=jobId)
+            job, archived_at = archived
+        precondition_of(request, archived_at=archived_at)(job)
+        tag = entity_tag(job, archived_at=archived_at)
+        shown_at = None if archived_at is None else format_instant(archived_at)
+        return not_modified(request, tag) or Response(
+            {**show_job(job), "archivedAt": shown_at}, headers={"ETag": tag}
+        )
+
+    @extend_schema(
+        operation_id="updateTransition",
+        summary="Move or change a job",
+        description="Cancels the scheduled job and makes a new one in its place, in one "
+        "step; the answer is the new job, with `replaces`. Where nothing differs the "
+        "answer is the job as it is. A refused change leaves the job as it was.",
+        parameters=[JOB_ID, IF_MATCH, ETAG, CONTENT_LOCATION],
+        request=UpdateSerializer,
+        examples=[UPDATE_EXAMPLE],
+        responses=responses(
+            *(code for code in PHASE_DATA_PROBLEMS if code != "invalid_phase_data"),
+            "job_not_found",
+            "job_not_updatable",
+            "conflict",
+            "precondition_failed",
+            is_read=False,
+            status_200=JobSerializer,
+        ),
+        tags=["transitions"],
+    )
+    def patch(self, request: Request, jobId: str) -> Response:  # noqa: N803 -- wire name
+        """Replace a job by one with other values."""
+        check_job_id(jobId)
+        changes = dict(request.data)
+        reason = changes.pop("reason", None)
+        if reason is not None:
+            reason = read_reason(reason)
+        update = read_update(changes)
+        return change_job(
+            jobId,
+            request,
+            change=lambda: update_transition(
+                job_id=jobId,
+                update=update,
+                actor=actor_of(request),
+                now=timezone.now(),
+                reason=reason or "",
+                precondition=precondition_of(request),
+            ),
+            refusal=JobNotUpdatableError,
+        )
 
 
 class TransitionAudit(ApiView):
@@ -167,7 +195,9 @@ class TransitionAudit(ApiView):
         summary="Show what happened to a job",
         description="Its audit records, oldest first; also after clean-up.",
         parameters=[JOB_ID],
-        responses=responses(404, is_read=True, status_200=AuditEntrySerializer(many=True)),
+        responses=responses(
+            "job_not_found", is_read=True, status_200=AuditEntrySerializer(many=True)
+        ),
         tags=["transitions"],
     )
     def get(self, request: Request, jobId: str) -> Response:  # noqa: N803 -- wire name
@@ -178,16 +208,6 @@ class TransitionAudit(ApiView):
         if not records:
             raise JobNotFoundError(f"there is no job {jobId}", jobId=jobId)
         return Response(records)
-
-
-def check_job_id(job_id: str) -> None:
-    """Refuse what can't be any job's id.
-
-    Raises:
-        JobNotFoundError: It has another form.
-    """
-    if not _JOB_ID.fullmatch(job_id):
-        raise JobNotFoundError("no job has an id of that form")
 
 
 @extend_schema(exclude=True)

@@ -8,6 +8,7 @@ without waiting: a synchronous commit hangs for as long as no broker answers.
 import logging
 import threading
 import time
+import traceback
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,9 +16,16 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from confluent_kafka.admin import AdminClient
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connection
+from django.utils import timezone
 
-from scheduling.consumers.handlers import OUT_OF_REACH, Record, handle_records, shown
-from scheduling.consumers.router import check_topics
+from scheduling.adapters.message_headers import headers_of
+from scheduling.consumers.reporting import Report
+from scheduling.consumers.sender import Sender
+from scheduling.domain.errors import ServiceUnavailableError
+from scheduling.domain.records import Record
+from scheduling.services.incoming import OUT_OF_REACH, handle_records
+from scheduling.services.routes import check_topics
+from scheduling.services.shown import shown
 
 logger = logging.getLogger("autopilot.consumer")
 
@@ -98,6 +106,8 @@ class ConsumerLoop:
         self._warned_of: set[str] = set()
         self._next_offsets: dict[tuple[str, int], int] = {}
         self._backlog: list[Message] = []
+        self._report = Report()
+        self._sender = Sender()
         self.handled = 0
 
     def run(self) -> None:
@@ -106,13 +116,18 @@ class ConsumerLoop:
         Raises:
             ImproperlyConfigured: The Kafka client refuses its settings.
         """
-        while not self._stop.is_set() and self._find_cluster():
-            consumer = self._subscribe()
-            try:
-                while not self._stop.is_set() and self._turn(consumer):
-                    pass
-            finally:
-                self._close(consumer)
+        self._sender.start()
+        try:
+            while not self._stop.is_set() and self._find_cluster():
+                consumer = self._subscribe()
+                try:
+                    while not self._stop.is_set() and self._turn(consumer):
+                        pass
+                finally:
+                    self._close(consumer)
+        finally:
+            self._sender.stop()
+            self._report.remove()
         logger.info("stopped after %d records", self.handled)
 
     def _turn(self, consumer: Consumer) -> bool:
@@ -126,6 +141,7 @@ class ConsumerLoop:
         """
         batch = self._receive(consumer)
         is_same = True
+        self._report.write(consumer, handled=self.handled)
         if self._missing and time.monotonic() > self._asked_at + REFRESH_SECONDS:
             self._must_ask_cluster = True
         missing = self._missing
@@ -137,6 +153,7 @@ class ConsumerLoop:
         records = [self._record(message) for message in batch]
         if records and self._persist(consumer, records):
             self.handled += len(records)
+            self._sender.wake()
             if is_same:
                 self._commit(consumer, records)
         return is_same and not missing - self._missing
@@ -178,14 +195,15 @@ class ConsumerLoop:
 
     def _record(self, message: Message) -> Record:
         """Return a message as the handlers take it."""
-        headers: Any = message.headers() or []
         return Record(
             cluster_id=self._cluster_id,
             topic=str(message.topic()),
             partition=int(message.partition() or 0),
             offset=int(message.offset() or 0),
             value=message.value(),
-            headers=tuple((str(name), value) for name, value in headers),
+            key=_bytes(message.key()),
+            headers=tuple((name, _bytes(value)) for name, value in headers_of(message)),
+            timestamp_ms=int(message.timestamp()[1]),
         )
 
     # --- Handling ---------------------------------------------------------------------
@@ -195,14 +213,13 @@ class ConsumerLoop:
         stuck_at = time.monotonic() + STUCK_SECONDS
         while True:
             try:
-                handle_records(records, is_stuck=time.monotonic() > stuck_at)
-            except OUT_OF_REACH as error:
+                handle_records(
+                    records, now=timezone.now(), is_stuck=time.monotonic() > stuck_at
+                )
+            except Exception as error:  # noqa: BLE001 -- nothing stops the stream for good
                 # A connection that broke would be used again, and break again.
                 connection.close()
-                if not self._is_paused:
-                    self._pause(consumer)
-                    reason = shown(str(error).strip() or type(error).__name__)
-                    logger.warning("consumption is paused: %s", reason)
+                self._pause_for(consumer, error)
                 self._wait(consumer, wait)
                 wait = min(2 * wait, LONGEST_WAIT_SECONDS)
                 if self._stop.is_set():
@@ -213,6 +230,20 @@ class ConsumerLoop:
                     logger.warning("consumption goes on")
                 return True
 
+    def _pause_for(self, consumer: Consumer, error: Exception) -> None:
+        """Stop fetching until the records in hand could be handled; say why, once."""
+        # What an unforeseen error says may quote a record: only its kind is told.
+        is_foreseen = isinstance(error, OUT_OF_REACH)
+        said = str(error).strip() if is_foreseen else ""
+        reason = shown(said or type(error).__name__)
+        if not self._is_paused:
+            self._pause(consumer, reason)
+            logger.warning("consumption is paused: %s", reason)
+            if not is_foreseen:
+                logger.error("%s", "".join(traceback.format_tb(error.__traceback__)))
+        if isinstance(error, ServiceUnavailableError):
+            self._report.write(consumer, handled=self.handled)
+
     def _wait(self, consumer: Consumer, seconds: float) -> None:
         """Let time pass, but stay a member of the group; what still comes is kept."""
         until = time.monotonic() + seconds
@@ -221,12 +252,14 @@ class ConsumerLoop:
             if message is not None:
                 self._backlog.append(message)
 
-    def _pause(self, consumer: Consumer) -> None:
+    def _pause(self, consumer: Consumer, reason: str) -> None:
         self._is_paused = True
+        self._report.pause(reason)
         consumer.pause(consumer.assignment())
 
     def _resume(self, consumer: Consumer) -> None:
         self._is_paused = False
+        self._report.resume()
         consumer.resume(consumer.assignment())
 
     def _commit(self, consumer: Consumer, records: Sequence[Record]) -> None:
@@ -405,3 +438,8 @@ class ConsumerLoop:
     def _note_commit(self, error: KafkaError | None, _: list[TopicPartition]) -> None:
         if error is not None:
             logger.info("offsets are not committed: %s", error.str())
+
+
+def _bytes(value: str | bytes | None) -> bytes | None:
+    """Return a key or a header's value as the bytes that it is."""
+    return value.encode() if isinstance(value, str) else value

@@ -24,6 +24,8 @@ class Operation(StrEnum):
     CANCEL = "cancel"
     RUN_NOW = "run_now"
     RETRY = "retry"
+    REPLAY = "replay"
+    RECOVER = "recover"
     EXPIRE = "expire"
 
 

@@ -76,12 +76,15 @@ class Reading:
     source: where it was read, in words for the audit.
     said_at: aware UTC instant of the message; older ones lose against newer ones. None
         for what was asked for and answered now.
+    asked_at: when it was asked for, where the answer was not applied at once: what was
+        read or told since is newer.
     """
 
     challenge: Challenge
     source: str
     scope: Scope = Scope.WHOLE
     said_at: datetime | None = None
+    asked_at: datetime | None = None
 
     @property
     def reason(self) -> str:

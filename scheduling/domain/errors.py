@@ -130,6 +130,33 @@ class JobNotRetryableError(SchedulingError):
     code = "job_not_retryable"
 
 
+class PreconditionFailedError(SchedulingError):
+    """The job is no longer as the caller last saw it, and the caller insists on that."""
+
+    code = "precondition_failed"
+
+
+class ConflictError(SchedulingError):
+    """The request contradicts another one, or what became of its subject since.
+
+    `retry_after_seconds`, where given, says when the same request may be tried again.
+    """
+
+    code = "conflict"
+
+
+class DeadLetterNotFoundError(SchedulingError):
+    """No dead letter has that id."""
+
+    code = "not_found"
+
+
+class DeadLetterSettledError(SchedulingError):
+    """The dead letter was replayed or discarded already."""
+
+    code = "conflict"
+
+
 class ServiceUnavailableError(SchedulingError):
     """A neighbour needed for a safe answer is out of reach; ask again later."""
 

@@ -4,7 +4,6 @@ Rules of contract.md, section 1. Nothing is guessed: what is not exactly one of 
 accepted forms is refused with the field's name and the cause.
 """
 
-import dataclasses
 import json
 import math
 import re
@@ -32,6 +31,7 @@ _INSTANT = re.compile(
     # Otherwise \d takes the digits of every script.
     re.ASCII,
 )
+_SURROGATE = re.compile("[\ud800-\udfff]")
 # An integer id as text: its one spelling.
 _PLAIN_NUMBER = re.compile(r"[1-9][0-9]{0,15}")
 
@@ -146,7 +146,7 @@ def check_storable(value: str) -> None:
     """
     if "\x00" in value:
         raise ValueError("must not contain a NUL character")
-    if any("\ud800" <= character <= "\udfff" for character in value):
+    if not value.isascii() and _SURROGATE.search(value):
         raise ValueError("must not contain a lone surrogate")
 
 
@@ -165,9 +165,13 @@ def parse_state(value: object) -> TransitionKind:
     Raises:
         ValueError: Anything else.
     """
-    if isinstance(value, str) and value in set(TransitionKind):
-        return TransitionKind(value)
-    raise ValueError("must be START or END")
+    kind = _KINDS.get(value) if isinstance(value, str) else None
+    if kind is None:
+        raise ValueError("must be START or END")
+    return kind
+
+
+_KINDS: dict[str, TransitionKind] = {kind.value: kind for kind in TransitionKind}
 
 
 def parse_metadata(value: object) -> dict[str, Any]:
@@ -297,13 +301,13 @@ def read_phase_data(data: "PhaseData | Mapping[str, object]") -> PhaseData:
 def _as_mapping(data: "PhaseData | Mapping[str, object]") -> Mapping[str, object]:
     """Return the camelCase view of either form."""
     if isinstance(data, PhaseData):
-        fields = {f.name: getattr(data, f.name) for f in dataclasses.fields(data)}
+        fields = {name: getattr(data, attribute) for name, attribute, *_ in FIELDS}
         # A caller who builds the dataclass by hand may have canonical text ids.
-        for name in ("project_id", "phase_id", "challenge_id"):
+        for name in ("projectId", "phaseId", "challengeId"):
             value = fields[name]
             is_number = isinstance(value, str) and _PLAIN_NUMBER.fullmatch(value)
             fields[name] = int(value) if is_number else value
-        return {name: fields[attribute] for name, attribute, *_ in FIELDS}
+        return fields
     if not isinstance(data, Mapping):
         raise InvalidPhaseDataError([("", "must be an object")])
     return data

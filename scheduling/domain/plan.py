@@ -3,7 +3,7 @@
 Pure: values in, values out. Carrying it out is up to `services.apply_challenge`.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -11,6 +11,7 @@ from typing import Generic, Protocol, TypeVar
 
 from scheduling.domain.challenges import Challenge, Phase, Reading, Scope
 from scheduling.domain.lifecycle import LIVE, TransitionKind, TransitionStatus
+from scheduling.domain.phases import format_instant
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +23,7 @@ class Expected:
     same_as: instants that mean the same word of upstream. A START held back by its
         predecessor is still the START of its own scheduled instant: what was settled
         for one of these is settled for all.
+    contradiction: why the phase's instants can't all be meant; otherwise empty.
     """
 
     phase: Phase
@@ -29,22 +31,48 @@ class Expected:
     due_at: datetime | None = None
     same_as: frozenset[datetime] = field(default_factory=frozenset)
     has_happened: bool = False
+    contradiction: str = ""
 
 
 def plan_transitions(reading: Reading) -> list[Expected]:
     """Return what should exist of an ACTIVE challenge (contract, sections 6 and 8).
 
     For each phase a START unless it has started, and an END unless it has ended; where
-    only ends were told, these.
+    only ends were told, these. Of a phase that contradicts itself nothing is known.
     """
     phases = reading.challenge.phases
     if reading.scope is Scope.ENDS:
         return [_end(phase) for phase in phases]
     return [
-        expected
-        for phase in phases
-        for expected in (_start(phase, reading.challenge), _end(phase))
+        expected for phase in phases for expected in _both_ends(phase, reading.challenge)
     ]
+
+
+def _both_ends(phase: Phase, challenge: Challenge) -> tuple[Expected, Expected]:
+    """Return the phase's START and END."""
+    contradiction = find_contradiction(phase)
+    if contradiction:
+        start, end = (
+            Expected(phase=phase, kind=kind, contradiction=contradiction)
+            for kind in (TransitionKind.START, TransitionKind.END)
+        )
+        return start, end
+    return _start(phase, challenge), _end(phase)
+
+
+def find_contradiction(phase: Phase) -> str:
+    """Return why a phase's instants can't all be meant; empty where they can.
+
+    What has started or ended already leaves no question open.
+    """
+    start, end = phase.scheduled_start_at, phase.scheduled_end_at
+    has_begun = phase.actual_start_at is not None or phase.actual_end_at is not None
+    if has_begun or start is None or end is None or start <= end:
+        return ""
+    return (
+        f"it is to end at {format_instant(end)}, before its start at "
+        f"{format_instant(start)}"
+    )
 
 
 def _start(phase: Phase, challenge: Challenge) -> Expected:
@@ -134,6 +162,7 @@ class Finding(StrEnum):
     SCHEDULE: it has no job, and gets one for its instant ahead.
     FIRE: it has no job, and its instant is past: the job it gets fires at once.
     EXPIRE: as FIRE, but too old for that: the job it gets is expired from the start.
+    ASK: as EXPIRE, however young: whether it still makes sense a person decides.
     MOVE: its live job stands at another instant.
     CANCEL: it has happened without us, and its live job has nothing left to do.
     UNCHANGED: all is as it should be.
@@ -143,11 +172,13 @@ class Finding(StrEnum):
         cancelled it.
     TOO_FAR: beyond SCHEDULER_MAX_SCHEDULE_ADVANCE; a later reading takes it up.
     UNDATED: upstream gives no instant.
+    CONTRADICTORY: upstream's instants contradict each other: nothing is touched.
     """
 
     SCHEDULE = "schedule"
     FIRE = "fire"
     EXPIRE = "expire"
+    ASK = "ask"
     MOVE = "move"
     CANCEL = "cancel"
     UNCHANGED = "unchanged"
@@ -156,9 +187,24 @@ class Finding(StrEnum):
     SETTLED = "settled"
     TOO_FAR = "too_far"
     UNDATED = "undated"
+    CONTRADICTORY = "contradictory"
 
 
-NEEDS_A_JOB = frozenset({Finding.SCHEDULE, Finding.FIRE, Finding.EXPIRE})
+NEEDS_A_JOB = frozenset({Finding.SCHEDULE, Finding.FIRE, Finding.EXPIRE, Finding.ASK})
+TOUCHES_A_JOB = frozenset({Finding.MOVE, Finding.CANCEL})
+
+
+class Decision(StrEnum):
+    """What becomes of a transition found overdue without a job.
+
+    FIRE: it gets a job that fires at once.
+    EXPIRE, ASK: it gets one that is expired from the start, for a person to run or
+        cancel; they differ in what the audit gives as reason.
+    """
+
+    FIRE = "fire"
+    EXPIRE = "expire"
+    ASK = "ask"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,26 +217,63 @@ class Difference(Generic[Row]):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Overdue:
+    """A transition found overdue without a job.
+
+    phase: as upstream shows it. due_at: when it should have happened.
+    """
+
+    phase: Phase
+    kind: TransitionKind
+    due_at: datetime
+    now: datetime
+    age_limit: timedelta
+
+    @property
+    def age(self) -> timedelta:
+        """For how long it has been overdue."""
+        return self.now - self.due_at
+
+    @property
+    def is_too_old(self) -> bool:
+        """Whether it is overdue by more than the age limit."""
+        return self.age > self.age_limit
+
+
+Decide = Callable[[Overdue], Decision]
+
+
+def decide_by_age(overdue: Overdue) -> Decision:
+    """Return what becomes of an overdue transition where nobody decides otherwise."""
+    return Decision.EXPIRE if overdue.is_too_old else Decision.FIRE
+
+
+@dataclass(frozen=True, kw_only=True)
 class Limits:
     """Where the present stands, and how far from it a job may be made.
 
-    fires_overdue: whether a transition found overdue without a job fires at once;
-        otherwise it is left to a person, however young it is.
+    decide: what becomes of a transition found overdue without a job.
     """
 
     now: datetime
     age_limit: timedelta
     longest_advance: timedelta
-    fires_overdue: bool = True
+    decide: Decide = decide_by_age
 
-    def find(self, due_at: datetime) -> Finding:
+    def find(self, expected: Expected, due_at: datetime) -> Finding:
         """Return what becomes of a transition that needs a job for that instant."""
         if due_at - self.now > self.longest_advance:
             return Finding.TOO_FAR
         if due_at > self.now:
             return Finding.SCHEDULE
-        is_young = self.now - due_at <= self.age_limit
-        return Finding.FIRE if is_young and self.fires_overdue else Finding.EXPIRE
+        overdue = Overdue(
+            phase=expected.phase,
+            kind=expected.kind,
+            due_at=due_at,
+            now=self.now,
+            age_limit=self.age_limit,
+        )
+        return Finding(self.decide(overdue).value)
 
 
 def diff(
@@ -207,7 +290,9 @@ def diff(
         remembered: What is known of rows that were cleaned up.
     """
     live = next((job for job in jobs if job.current_status in LIVE), None)
-    if expected.has_happened:
+    if expected.contradiction:
+        finding = Finding.CONTRADICTORY
+    elif expected.has_happened:
         finding = Finding.UNCHANGED if live is None else _may_touch(live, Finding.CANCEL)
     elif expected.due_at is None:
         finding = Finding.UNDATED
@@ -216,7 +301,7 @@ def diff(
     elif _is_settled(expected.same_as, jobs, remembered):
         finding = Finding.SETTLED
     else:
-        finding = limits.find(expected.due_at)
+        finding = limits.find(expected, expected.due_at)
     return Difference(expected=expected, live=live, finding=finding)
 
 

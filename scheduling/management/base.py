@@ -88,6 +88,8 @@ class ProductCommand(BaseCommand):
         except (OperationalError, ProgrammingError, InterfaceError) as error:
             self._refuse(_database_problem(error), options)
         else:
+            if not answer:
+                return
             if options["json"]:
                 self._write_json(answer)
             else:
@@ -95,6 +97,8 @@ class ProductCommand(BaseCommand):
 
     def act(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """Do it, and return what there is to tell, in the API's words.
+
+        Nothing is left to tell where it has printed what was asked for itself.
 
         Raises:
             SchedulingError, RefusedError: It is refused.

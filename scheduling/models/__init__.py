@@ -1,18 +1,32 @@
 """The rows: one model a file."""
 
+from scheduling.models.adjustment_batch import AdjustmentBatch
 from scheduling.models.audit_entry import AuditEntry
 from scheduling.models.challenge import Challenge, Phase
+from scheduling.models.dead_letter import DeadLetter
 from scheduling.models.housekeeping import Housekeeping
+from scheduling.models.idempotency_key import IdempotencyKey
 from scheduling.models.inbox_message import InboxMessage
+from scheduling.models.outgoing_record import OutgoingRecord
+from scheduling.models.process_state import ProcessState
+from scheduling.models.rate_count import RateCount
+from scheduling.models.revoked_token_family import RevokedTokenFamily
 from scheduling.models.scheduled_transition import ScheduledTransition
 from scheduling.models.settled_transition import SettledTransition
 
 __all__ = [
+    "AdjustmentBatch",
     "AuditEntry",
     "Challenge",
+    "DeadLetter",
     "Housekeeping",
+    "IdempotencyKey",
     "InboxMessage",
+    "OutgoingRecord",
     "Phase",
+    "ProcessState",
+    "RateCount",
+    "RevokedTokenFamily",
     "ScheduledTransition",
     "SettledTransition",
 ]

@@ -22,6 +22,10 @@ class Challenge(models.Model):
 
     class Meta:
         ordering = ["challenge_id"]
+        indexes = [
+            # The API's filter, in its order.
+            models.Index(fields=["status", "challenge_id"], name="challenge_status"),
+        ]
 
     @override
     def __str__(self) -> str:

@@ -9,6 +9,8 @@ from scheduling.domain.lifecycle import TransitionStatus
 from scheduling.domain.phases import format_instant
 from scheduling.models import AuditEntry, ScheduledTransition
 
+# What the column of the actor holds.
+LONGEST_ACTOR = 300
 ACTIONS = frozenset(
     {
         "transition.scheduled",
@@ -26,6 +28,15 @@ ACTIONS = frozenset(
         "transition.overtaken",
         "transition.archived",
         "access.refused",
+        "access.logged_in",
+        "access.login_failed",
+        "access.token_reused",
+        "command.done",
+        "command.refused",
+        "dead_letter.replayed",
+        "dead_letter.discarded",
+        "recovery.started",
+        "recovery.finished",
     }
 )
 
@@ -103,6 +114,140 @@ def record_refusal(
         changes={"method": method, "path": path},
         request_id=request_id,
     ).save()
+
+
+def record_command(
+    *,
+    operator: str,
+    is_done: bool,
+    project_id: str,
+    phase_id: str,
+    state: str,
+    changes: dict[str, Any],
+    reason: str,
+    request_id: str,
+    now: datetime,
+) -> None:
+    """Write that a command came in by record, and what became of it.
+
+    Args:
+        operator: As the command names it; empty where it names nobody.
+        reason: What was answered.
+    """
+    AuditEntry(
+        at=now,
+        action="command.done" if is_done else "command.refused",
+        project_id=project_id,
+        phase_id=phase_id,
+        state=state,
+        actor=f"kafka:{operator}",
+        role=Role.OPERATOR if is_done else "",
+        changes=changes,
+        reason=reason,
+        request_id=request_id,
+    ).save()
+
+
+def record_dead_letter(
+    action: str,
+    *,
+    actor: Actor,
+    now: datetime,
+    changes: dict[str, Any],
+    reason: str = "",
+) -> None:
+    """Write what a person did about a dead letter.
+
+    Raises:
+        ValueError: The action is not one of `ACTIONS`.
+    """
+    if action not in ACTIONS:
+        raise ValueError(f"unknown audit action {action!r}")
+    AuditEntry(
+        at=now,
+        action=action,
+        actor=actor.name,
+        role=actor.role.value,
+        changes=changes,
+        reason=reason,
+        request_id=actor.request_id,
+    ).save()
+
+
+def record_recovery(
+    action: str,
+    *,
+    actor: Actor,
+    now: datetime,
+    project_id: str,
+    changes: dict[str, Any],
+    reason: str,
+    run_id: str,
+) -> None:
+    """Write that a run of recovery began or ended; it has no job.
+
+    Args:
+        project_id: The only project that it looks at, or empty.
+        run_id: Joins it to the entries of the jobs that the run changed, where no
+            request joins them already.
+
+    Raises:
+        ValueError: The action is not one of `ACTIONS`.
+    """
+    if action not in ACTIONS:
+        raise ValueError(f"unknown audit action {action!r}")
+    AuditEntry(
+        at=now,
+        action=action,
+        project_id=project_id,
+        actor=actor.name,
+        role=actor.role.value,
+        changes=changes,
+        reason=reason,
+        request_id=actor.request_id or run_id,
+    ).save()
+
+
+def record_access(
+    action: str,
+    *,
+    name: str,
+    role: Role | None,
+    door: str,
+    address: str,
+    request_id: str,
+    now: datetime,
+    reason: str = "",
+) -> None:
+    """Write that somebody logged in, failed to, or used a spent token; it has no job.
+
+    Args:
+        name: As given, whoever it was that gave it; escaped and cut here.
+        door: `api` or `admin`.
+        address: Where it came from; empty where the server does not know.
+
+    Raises:
+        ValueError: The action is not one of `ACTIONS`.
+    """
+    if action not in ACTIONS:
+        raise ValueError(f"unknown audit action {action!r}")
+    AuditEntry(
+        at=now,
+        action=action,
+        actor=f"user:{printable(name)}"[:LONGEST_ACTOR],
+        role=role or "",
+        changes={"door": door, "address": address},
+        reason=reason,
+        request_id=request_id,
+    ).save()
+
+
+def printable(text: str) -> str:
+    """Return a text with what can't be seen, or stored, written as an escape."""
+    return "".join(
+        sign if sign.isprintable() else sign.encode("unicode_escape").decode()
+        for sign in text[:LONGEST_ACTOR]
+    )
 
 
 def shown(value: object) -> object:

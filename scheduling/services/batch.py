@@ -223,14 +223,15 @@ class Batch:
 
 def _record(job: ClaimedJob, *, timestamp: float) -> OutgoingRecord:
     """Return a job's record; `timestamp` in epoch seconds of the database's clock."""
+    event_id = str(job.event_id)
     return OutgoingRecord(
         topic=PHASE_TRANSITION,
         key=job.key,
         value=write_phase_transition(job),
         headers={
-            "event-id": str(job.event_id),
+            "event-id": event_id,
             "job-id": job.job_id,
-            "correlation-id": str(job.event_id),
+            "correlation-id": event_id,
             "content-type": MIME_TYPE,
         },
         timestamp_ms=int(timestamp * 1000),

@@ -1,6 +1,6 @@
 """Cancel jobs: by a person, or on proof that nothing is left to publish."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 
 from django.db import transaction
@@ -9,10 +9,18 @@ from scheduling.domain.actors import Actor, Operation, authorize
 from scheduling.domain.errors import InvalidRequestError, JobNotCancellableError
 from scheduling.domain.lifecycle import TransitionStatus, may_change
 from scheduling.domain.phases import parse_reason
-from scheduling.models import ScheduledTransition
-from scheduling.services.audit import record
+from scheduling.models import AuditEntry, ScheduledTransition
+from scheduling.services.audit import entry
 from scheduling.services.seen_upstream import seen_upstream
 from scheduling.services.unproven import is_proven, lock_job, prove_outcome
+
+# Asked of a job while its row is locked, so that nothing comes between the question and
+# the change; it raises what refuses the job.
+Precondition = Callable[[ScheduledTransition], None]
+
+
+def any_state(job: ScheduledTransition) -> None:
+    """Be content with the job as it is: the precondition of whoever has none."""
 
 
 def read_reason(reason: object) -> str:
@@ -21,6 +29,8 @@ def read_reason(reason: object) -> str:
     Raises:
         InvalidRequestError: It is missing, blank, too long or no text.
     """
+    if reason is None:
+        raise InvalidRequestError([("reason", "is required")])
     try:
         return parse_reason(reason)
     except ValueError as error:
@@ -28,13 +38,19 @@ def read_reason(reason: object) -> str:
 
 
 def cancel_transition(
-    *, job_id: str, actor: Actor, reason: str, now: datetime
+    *,
+    job_id: str,
+    actor: Actor,
+    reason: str,
+    now: datetime,
+    precondition: Precondition = any_state,
 ) -> ScheduledTransition:
     """Cancel a job that is scheduled, expired or failed.
 
     Args:
         reason: Why, in the operator's words.
         now: Aware UTC instant at which the request arrived.
+        precondition: Asked of the locked job first; what it raises goes to the caller.
 
     Raises:
         OperationNotPermittedError: The actor's role may not cancel.
@@ -52,6 +68,7 @@ def cancel_transition(
         searched = prove_outcome(job_id, now=now)
         with transaction.atomic():
             job = lock_job(job_id)
+            precondition(job)
             _check_cancellable(job)
             if not is_proven(job, searched=searched):
                 continue
@@ -86,18 +103,50 @@ def cancel_locked(
     changes: dict[str, object] | None = None,
 ) -> None:
     """Cancel a job that the caller's transaction holds locked and found cancellable."""
+    upstream_at = None
+    if actor.is_person:
+        upstream_at = job.upstream_at or seen_upstream(job)
+    told = mark_cancelled(
+        job,
+        actor=actor,
+        reason=reason,
+        now=now,
+        action=action,
+        replaced_by=replaced_by,
+        changes=changes,
+        upstream_at=upstream_at,
+    )
+    job.save()
+    told.save()
+
+
+def mark_cancelled(
+    job: ScheduledTransition,
+    *,
+    actor: Actor,
+    reason: str,
+    now: datetime,
+    action: str,
+    replaced_by: str,
+    changes: dict[str, object] | None,
+    upstream_at: datetime | None,
+) -> AuditEntry:
+    """Cancel a job in memory, and return the entry about it; the caller saves both.
+
+    Args:
+        upstream_at: The instant that upstream shows, which a person overrides here.
+    """
     old = job.current_status
     changes = changes or {}
     if actor.is_person:
         job.is_overridden = True
-        job.upstream_at = job.upstream_at or seen_upstream(job)
+        job.upstream_at = upstream_at
     if replaced_by:
         job.replaced_by = changes["replacedBy"] = replaced_by
     job.status = TransitionStatus.CANCELLED
     job.next_attempt_at = job.unproven_since = None
     job.finalized_at = job.updated_at = now
-    job.save()
-    record(action, job, actor=actor, now=now, old=old, changes=changes, reason=reason)
+    return entry(action, job, actor=actor, now=now, old=old, changes=changes, reason=reason)
 
 
 def cancel_scheduled(

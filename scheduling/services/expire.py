@@ -21,11 +21,27 @@ LARGEST_BATCH = 1_000
 def expire_too_old(*, now: datetime, actor: Actor = SCHEDULER) -> int:
     """Expire scheduled jobs overdue by more than the age limit; return how many.
 
+    At most a thousand at a time (see `expire_some`).
+    """
+    return len(expire_some(now=now, actor=actor))
+
+
+def expire_some(*, now: datetime, actor: Actor, project_id: str = "") -> list[int]:
+    """Expire up to a thousand such jobs, the oldest first; return their keys.
+
     A job whose last attempt has an unknown outcome is looked for on the topic first;
     where that can't be done now it is left for the next time.
+
+    Args:
+        project_id: Canonical id; only the jobs of that project.
+
+    Raises:
+        OperationNotPermittedError: The actor's role may not expire.
     """
     authorize(actor, Operation.EXPIRE)
     old = ScheduledTransition.objects.too_old(horizon=now - age_limit())
+    if project_id:
+        old = old.filter(project_id=project_id)
     jobs = list(old.order_by("due_at")[:LARGEST_BATCH])
     try:
         searched = prove_outcomes(jobs, now=now)
@@ -33,10 +49,11 @@ def expire_too_old(*, now: datetime, actor: Actor = SCHEDULER) -> int:
         searched = {}
         jobs = [job for job in jobs if job.unproven_since is None]
         logger.warning("jobs of unknown outcome are not expired yet: %s", error)
-    return sum(
-        _expire(job.job_id, searched=searched.get(job.job_id), actor=actor, now=now)
+    return [
+        job.pk
         for job in jobs
-    )
+        if _expire(job.job_id, searched=searched.get(job.job_id), actor=actor, now=now)
+    ]
 
 
 def _expire(job_id: str, *, searched: datetime | None, actor: Actor, now: datetime) -> bool:

@@ -11,7 +11,7 @@ from scheduling.domain.lifecycle import TransitionStatus
 from scheduling.domain.phases import PhaseData
 from scheduling.models import ScheduledTransition
 from scheduling.services.audit import record
-from scheduling.services.cancel import read_reason
+from scheduling.services.cancel import Precondition, any_state, read_reason
 from scheduling.services.schedule import insert_jobs, make_job_ids_unique, new_job
 from scheduling.services.unproven import get_job, is_proven, lock_job, prove_outcome
 
@@ -19,11 +19,19 @@ MOST_TRIES = 5
 
 
 def retry_transition(
-    *, job_id: str, actor: Actor, reason: str, now: datetime
+    *,
+    job_id: str,
+    actor: Actor,
+    reason: str,
+    now: datetime,
+    precondition: Precondition = any_state,
 ) -> ScheduledTransition:
     """Make a new job with the failed one's event, ready at once; return it.
 
     Before the record is produced the topic is searched for the event.
+
+    Args:
+        precondition: Asked of the locked job first; what it raises goes to the caller.
 
     Raises:
         OperationNotPermittedError: The actor's role may not retry.
@@ -44,6 +52,7 @@ def retry_transition(
         try:
             with transaction.atomic():
                 job = lock_job(job_id)
+                precondition(job)
                 _check_retryable(job)
                 if is_proven(job, searched=searched):
                     return _add_successor(job, actor=actor, reason=reason, now=now)

@@ -6,6 +6,7 @@ from django.apps import AppConfig
 from django.contrib.auth.management import create_permissions
 from django.contrib.auth.models import Group, Permission
 
+from scheduling.adapters.outside_issuer import OutsideUser
 from scheduling.domain.actors import Role
 
 GROUPS = (Role.VIEWER, Role.OPERATOR, Role.ADMIN)
@@ -32,8 +33,11 @@ def fill_role_groups(sender: AppConfig, **kwargs: Any) -> None:
 def role_of(user: Any) -> Role | None:
     """Return the highest role of a user, read from the database now; None without.
 
-    Superusers count as admin (contract, section 4).
+    Superusers count as admin; an outside issuer's user has the role of the token
+    (contract, section 4).
     """
+    if isinstance(user, OutsideUser):
+        return user.role
     if not user.is_active:
         return None
     if user.is_superuser:

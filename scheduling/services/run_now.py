@@ -12,16 +12,24 @@ from scheduling.domain.lifecycle import TransitionStatus
 from scheduling.domain.phases import format_instant
 from scheduling.models import ScheduledTransition
 from scheduling.services.audit import record
-from scheduling.services.cancel import read_reason
+from scheduling.services.cancel import Precondition, any_state, read_reason
 from scheduling.services.unproven import is_proven, lock_job, prove_outcome
 
 RUNNABLE = frozenset({TransitionStatus.SCHEDULED, TransitionStatus.EXPIRED})
 
 
 def run_transition_now(
-    *, job_id: str, actor: Actor, reason: str, now: datetime
+    *,
+    job_id: str,
+    actor: Actor,
+    reason: str,
+    now: datetime,
+    precondition: Precondition = any_state,
 ) -> ScheduledTransition:
     """Make a scheduled or expired job ready at once, exempt from order and age limit.
+
+    Args:
+        precondition: Asked of the locked job first; what it raises goes to the caller.
 
     Raises:
         OperationNotPermittedError: The actor's role may not run jobs.
@@ -41,6 +49,7 @@ def run_transition_now(
         try:
             with transaction.atomic():
                 job = lock_job(job_id)
+                precondition(job)
                 _check_runnable(job)
                 if not is_proven(job, searched=searched):
                     continue

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from django.db import IntegrityError, connection, transaction
-from django.db.models.expressions import RawSQL
 
 from scheduling.adapters.inserts import insert_one, insert_rows, new_row
+from scheduling.adapters.standing import Standing, ever_given, find_standing
 from scheduling.adapters.wake import WITHIN as WAKE_WITHIN
 from scheduling.adapters.wake import wake
 from scheduling.conf import scheduler_settings
@@ -89,15 +89,13 @@ def _add_in_one_statement(
     stands in its way: one round trip and one commit instead of six.
     """
     is_plain = connection.vendor == "postgresql" and not connection.in_atomic_block
-    if not is_plain or _Window.at(now).error(item.end_time) is not None:
+    if not is_plain or item.end_time - now < WAKE_WITHIN:
         return None
-    if item.end_time - now < WAKE_WITHIN:
+    window = _Window.at(now)
+    if window.error(item.end_time) is not None:
         return None
-    job = new_job(item, now=now)
-    try:
-        is_added = insert_one(job, _entry(job, actor=actor, now=now, reason=""))
-    except IntegrityError:
-        return None
+    job = _job(item, now=now, max_attempts=window.max_attempts, upstream=None)
+    is_added = insert_one(job, _entry(job, actor=actor, now=now, reason=""))
     return job if is_added else None
 
 
@@ -146,7 +144,7 @@ def _insert_missing(
     items: Sequence[PhaseData | SchedulingError], *, actor: Actor, now: datetime
 ) -> list[Scheduled | SchedulingError]:
     """Insert what is new; the caller's transaction holds it together."""
-    live = _live_jobs([item for item in items if isinstance(item, PhaseData)])
+    live, given = _standing([i for i in items if isinstance(i, PhaseData)], now=now)
     results: list[Scheduled | SchedulingError] = []
     new: list[ScheduledTransition] = []
     window = _Window.at(now)
@@ -156,8 +154,20 @@ def _insert_missing(
         if isinstance(result, Scheduled) and result.is_new:
             new.append(result.job)
             live[_identity(result.job)] = result.job
-    add_jobs(new, actor=actor, now=now)
+    if new:
+        _make_unique(new, given)
+        insert_jobs(new, actor=actor, now=now, reason="")
     return results
+
+
+def _standing(items: Sequence[PhaseData], *, now: datetime) -> Standing:
+    """Return what stands in the items' way: live jobs, and job ids that were given."""
+    if not items:
+        return Standing({}, set())
+    return find_standing(
+        [(item.project_id, item.phase_id, item.state.value) for item in items],
+        {plain_job_id(item.project_id, item.phase_id, now=now) for item in items},
+    )
 
 
 def _decide(
@@ -170,7 +180,10 @@ def _decide(
             return Scheduled(job=standing, is_new=False)
         return DuplicateJobError(standing.job_id)
     error = window.error(item.end_time)
-    return error or Scheduled(job=new_job(item, now=window.now), is_new=True)
+    if error is not None:
+        return error
+    job = _job(item, now=window.now, max_attempts=window.max_attempts, upstream=None)
+    return Scheduled(job=job, is_new=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,6 +197,7 @@ class _Window:
     earliest: datetime
     latest: datetime
     is_past_allowed: bool
+    max_attempts: int
 
     @classmethod
     def at(cls, now: datetime) -> "_Window":
@@ -194,6 +208,7 @@ class _Window:
             earliest=now + conf.period("min_schedule_advance"),
             latest=now + conf.period("max_schedule_advance"),
             is_past_allowed=conf.allow_past_scheduling,
+            max_attempts=conf.max_attempts,
         )
 
     def error(self, due_at: datetime) -> SchedulingError | None:
@@ -223,6 +238,14 @@ def new_job(
     item: PhaseData, *, now: datetime, upstream: Upstream | None = None
 ) -> ScheduledTransition:
     """Return a job for phase data, with its plain job id, not yet saved."""
+    most = scheduler_settings().max_attempts
+    return _job(item, now=now, max_attempts=most, upstream=upstream)
+
+
+def _job(
+    item: PhaseData, *, now: datetime, max_attempts: int, upstream: Upstream | None
+) -> ScheduledTransition:
+    """Return a job with the settings given; to look them up takes as long as all this."""
     status = upstream.status if upstream else TransitionStatus.SCHEDULED
     job: ScheduledTransition = new_row(
         ScheduledTransition,
@@ -243,7 +266,7 @@ def new_job(
         ready_at=item.end_time,
         upstream_at=upstream.at if upstream else None,
         status=status.value,
-        max_attempts=scheduler_settings().max_attempts,
+        max_attempts=max_attempts,
         created_at=now,
         updated_at=now,
         finalized_at=None if status in LIVE else now,
@@ -273,9 +296,16 @@ def add_jobs(
 
 
 def insert_jobs(
-    jobs: Sequence[ScheduledTransition], *, actor: Actor, now: datetime, reason: str
+    jobs: Sequence[ScheduledTransition],
+    *,
+    actor: Actor,
+    now: datetime,
+    reason: str | Mapping[str, str],
 ) -> None:
     """Insert jobs whose ids were made unique, with their audit entries.
+
+    Args:
+        reason: Why; or why each, by job id.
 
     Raises:
         IntegrityError: Another writer took an identity or a job id; ask again.
@@ -284,7 +314,10 @@ def insert_jobs(
     # each wait for a row of the other.
     in_one_order: list[ScheduledTransition] = sorted(jobs, key=_identity)
     insert_rows(in_one_order)
-    insert_rows([_entry(job, actor=actor, now=now, reason=reason) for job in jobs])
+    reasons = {job.job_id: reason for job in jobs} if isinstance(reason, str) else reason
+    insert_rows(
+        [_entry(job, actor=actor, now=now, reason=reasons[job.job_id]) for job in jobs]
+    )
     ready = [job.ready_at for job in jobs if job.status == TransitionStatus.SCHEDULED]
     if ready:
         wake(min(ready), now=now)
@@ -314,12 +347,16 @@ def make_job_ids_unique(jobs: Sequence[ScheduledTransition]) -> None:
     The audit knows every job id that was ever given, also after clean-up. One read for
     each suffix tried, however many jobs there are.
     """
+    _make_unique(jobs, ever_given({job.job_id for job in jobs}))
+
+
+def _make_unique(jobs: Sequence[ScheduledTransition], ever: Set[str]) -> None:
+    """Give suffixes, where `ever` tells which of the plain job ids were given before."""
+    given = set(ever)
     waiting = [(job, job.job_id) for job in jobs]
-    given: set[str] = set()
     number = 1
-    while waiting:
+    while True:
         suffix = f"-{number}" if number > 1 else ""
-        given |= _ever_given({plain + suffix for _, plain in waiting})
         still_waiting = []
         for job, plain in waiting:
             if plain + suffix in given:
@@ -327,32 +364,13 @@ def make_job_ids_unique(jobs: Sequence[ScheduledTransition]) -> None:
                 continue
             job.job_id = plain + suffix
             given.add(job.job_id)
+        if not still_waiting:
+            return
         waiting = still_waiting
         number += 1
-
-
-def _ever_given(job_ids: Set[str]) -> set[str]:
-    """Return those of the job ids that some job has or had."""
-    entries = AuditEntry.objects.filter(job_id__in=_any_of(sorted(job_ids)))
-    return set(entries.order_by().values_list("job_id", flat=True))
-
-
-def _any_of(texts: Sequence[str]) -> Sequence[str] | RawSQL:
-    """Return the right side of `__in`: on PostgreSQL one array, not a thousand places."""
-    if connection.vendor != "postgresql":
-        return texts
-    return RawSQL("SELECT unnest(%s::text[])", [list(texts)])
+        given |= ever_given({f"{plain}-{number}" for _, plain in waiting})
 
 
 def _identity(job: ScheduledTransition) -> Identity:
     """Return what at most one live job may have."""
     return job.project_id, job.phase_id, job.state
-
-
-def _live_jobs(items: Sequence[PhaseData]) -> dict[Identity, ScheduledTransition]:
-    """Return the live jobs of the items' identities."""
-    rows = ScheduledTransition.objects.live().filter(
-        project_id__in=_any_of(sorted({item.project_id for item in items})),
-        phase_id__in=_any_of(sorted({item.phase_id for item in items})),
-    )
-    return {_identity(row): row for row in rows}

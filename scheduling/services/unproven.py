@@ -4,15 +4,16 @@ A worker died, or an acknowledgement was lost: the record may be on the topic. W
 cancels, moves, runs or retries such a job must know first (contract, section 2).
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from typing import TypeVar
 
 from django.db import transaction
 from django.db.models import QuerySet
 
 from scheduling.adapters.topic_search import FoundEvent, find_events
 from scheduling.domain.actors import SCHEDULER
-from scheduling.domain.errors import JobNotFoundError
+from scheduling.domain.errors import JobNotFoundError, ServiceUnavailableError
 from scheduling.domain.lifecycle import TransitionStatus
 from scheduling.domain.phases import check_storable
 from scheduling.models import ScheduledTransition
@@ -20,8 +21,27 @@ from scheduling.services.audit import record
 
 # A person waits for the answer: rather "ask again later" than a long silence.
 SEARCH_SECONDS = 5.0
+# Jobs whose outcome became unknown while others were searched for; more rounds than
+# that, and whoever asks has to wait.
+MOST_SEARCHES = 3
+Result = TypeVar("Result")
+# What `prove_outcomes` returns: job id to the `unproven_since` that was searched for.
+Proven = Mapping[str, datetime]
 # Where a job with an attempt of unknown outcome may stand while nobody holds it.
 UNSETTLED = frozenset({TransitionStatus.SCHEDULED, TransitionStatus.FAILED})
+
+
+class OutcomeUnknownError(ServiceUnavailableError):
+    """Jobs to be moved or cancelled may be on the topic already: nothing was changed.
+
+    Call `prove_by_id` outside any transaction, and apply again with its result.
+    """
+
+    def __init__(self, job_ids: Sequence[str]) -> None:
+        super().__init__(
+            f"the outcome of {', '.join(job_ids[:5])} must be searched for first"
+        )
+        self.job_ids = list(job_ids)
 
 
 def get_job(job_id: str) -> ScheduledTransition:
@@ -94,7 +114,7 @@ def prove_outcomes(
     found = find_events(dict(searched.values()), timeout_seconds=SEARCH_SECONDS)
     for job_id, (event_id, since) in searched.items():
         if event_id in found:
-            _complete(job_id, found[event_id], searched=since, now=now)
+            complete_found(job_id, found[event_id], searched=since, now=now)
     return {job_id: since for job_id, (_, since) in searched.items()}
 
 
@@ -103,7 +123,9 @@ def is_proven(job: ScheduledTransition, *, searched: datetime | None) -> bool:
     return job.unproven_since is None or job.unproven_since == searched
 
 
-def _complete(job_id: str, found: FoundEvent, *, searched: datetime, now: datetime) -> None:
+def complete_found(
+    job_id: str, found: FoundEvent, *, searched: datetime, now: datetime
+) -> None:
     """Complete a job whose record was found, unless somebody else moved on with it."""
     with transaction.atomic():
         job = lock_job(job_id)
@@ -133,3 +155,57 @@ def _complete(job_id: str, found: FoundEvent, *, searched: datetime, now: dateti
             },
             reason="an earlier attempt was found on the topic",
         )
+
+
+def prove_by_id(job_ids: Iterable[str], *, now: datetime) -> dict[str, datetime]:
+    """As `prove_outcomes`, for jobs by id; what was cleaned up meanwhile is missing.
+
+    Raises:
+        ServiceUnavailableError: The topic can't be searched now.
+    """
+    jobs = ScheduledTransition.objects.filter(job_id__in=list(job_ids))
+    return prove_outcomes(jobs, now=now)
+
+
+def searching_first(work: Callable[[Proven], Result], *, now: datetime) -> Result:
+    """Do work that may have to know outcomes; search for those it asks for, and redo it.
+
+    Kafka is never asked inside the work's transaction.
+
+    Raises:
+        ServiceUnavailableError: The topic can't be searched now, or jobs keep changing
+            meanwhile; nothing was changed.
+    """
+    proven: dict[str, datetime] = {}
+    for _ in range(MOST_SEARCHES):
+        try:
+            return work(proven)
+        except OutcomeUnknownError as error:
+            proven |= prove_by_id(error.job_ids, now=now)
+    raise ServiceUnavailableError("jobs keep changing while their outcome is searched for")
+
+
+def hold_scheduled(jobs: Sequence[ScheduledTransition], *, proven: Proven) -> set[int]:
+    """Lock those of the jobs that are still scheduled; return their keys.
+
+    Raises:
+        OutcomeUnknownError: Some may be on the topic already.
+    """
+    if not jobs:
+        return set()
+    rows = list(
+        ScheduledTransition.objects.select_for_update()
+        .filter(pk__in=[job.pk for job in jobs], status=TransitionStatus.SCHEDULED)
+        .order_by("id")
+    )
+    unknown = [row for row in rows if row.unproven_since is not None]
+    unproven = [
+        row.job_id for row in unknown if proven.get(row.job_id) != row.unproven_since
+    ]
+    if unproven:
+        raise OutcomeUnknownError(unproven)
+    # Searched for and not found, and held since: the change below tells of it.
+    ScheduledTransition.objects.filter(pk__in=[row.pk for row in unknown]).update(
+        unproven_since=None
+    )
+    return {row.pk for row in rows}

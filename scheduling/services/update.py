@@ -19,13 +19,17 @@ from scheduling.domain.phases import (
     FIELDS,
     PhaseData,
     is_same_json,
-    parse_reason,
     read_phase_data,
     wire_id,
 )
 from scheduling.models import ScheduledTransition
 from scheduling.services.audit import shown
-from scheduling.services.cancel import cancel_locked
+from scheduling.services.cancel import (
+    Precondition,
+    any_state,
+    cancel_locked,
+    read_reason,
+)
 from scheduling.services.schedule import (
     insert_jobs,
     make_job_ids_unique,
@@ -92,11 +96,20 @@ def read_update(changes: Mapping[str, object]) -> Update:
 
 
 def update_transition(
-    *, job_id: str, update: Update, actor: Actor, now: datetime, reason: str = ""
+    *,
+    job_id: str,
+    update: Update,
+    actor: Actor,
+    now: datetime,
+    reason: str = "",
+    precondition: Precondition = any_state,
 ) -> ScheduledTransition:
     """Replace the job by one with the update's values; return the new one.
 
     Nothing different: the job comes back as it is. A refused update leaves it so too.
+
+    Args:
+        precondition: Asked of the locked job first; what it raises goes to the caller.
 
     Raises:
         OperationNotPermittedError: The actor's role may not update.
@@ -109,16 +122,14 @@ def update_transition(
     """
     authorize(actor, Operation.UPDATE)
     if reason:
-        try:
-            parse_reason(reason)
-        except ValueError as error:
-            raise InvalidRequestError([("reason", str(error))]) from None
+        read_reason(reason)
     tries = 0
     while True:
         searched = prove_outcome(job_id, now=now)
         try:
             with transaction.atomic():
                 job = lock_job(job_id)
+                precondition(job)
                 _check_updatable(job)
                 changes = _differences(job, update)
                 if not changes:
@@ -225,7 +236,7 @@ def _replace(
         error = window_error(due_at, now=now)
         if error is not None:
             raise error
-    new = _successor(job, update, due_at=due_at, now=now)
+    new = successor(job, update, due_at=due_at, now=now)
     new.replaces = job.job_id
     if actor.is_person:
         new.is_overridden = True
@@ -245,7 +256,7 @@ def _replace(
     return new
 
 
-def _successor(
+def successor(
     job: ScheduledTransition, update: Update, *, due_at: datetime, now: datetime
 ) -> ScheduledTransition:
     """Return the new job, not yet saved."""

@@ -17,7 +17,15 @@ from autopilot_site.benchmarks.machine import Control, spread
 from autopilot_site.verification import verify
 from scheduling.adapters.clock import database_now
 from scheduling.domain.actors import cli_actor
-from scheduling.models import AuditEntry, ScheduledTransition
+from scheduling.models import (
+    AuditEntry,
+    Challenge,
+    DeadLetter,
+    InboxMessage,
+    OutgoingRecord,
+    ProcessState,
+    ScheduledTransition,
+)
 from scheduling.services.schedule import schedule_transition
 
 SARA = cli_actor("sara")
@@ -77,18 +85,42 @@ class TestBenchmarkCommand:
 
         results = document["results"]
         assert set(results) == {
-            *("schedule", "lateness", "burst", "burst-one-key", "restart", "pending")
+            *("schedule", "lateness", "burst", "burst-one-key"),
+            *("consume", "api", "recover", "restart", "pending"),
         }
-        for name in ("lateness", "burst", "burst-one-key", "restart"):
+        for name in ("lateness", "burst", "burst-one-key", "api", "restart"):
             assert results[name]["completed"] == results[name]["audited"] == 20
             assert results[name]["early"] == 0
         assert results["burst-one-key"]["onTheTopic"] == 20
         assert results["burst-one-key"]["orderViolations"] == 0
         assert results["lateness"]["latenessMs"]["p50"] > 0
+        assert results["api"]["postMs"]["count"] >= 50
+        assert results["api"]["bulkMs"]["p50"] > 0
+        assert results["api"]["listMs"]["none"]["p50"] > 0
         assert results["pending"][0]["cpuSecondsPerMinute"] >= 0
         assert results["pending"][0]["pssMb"] > 10
         assert document["problems"] == []
         assert not ScheduledTransition.objects.exists()
+        assert all_hold() == []
+
+    def test_measures_the_consumer_and_leaves_nothing_of_its_records(self, start):
+        process = start("--only", "consume")
+
+        assert process.wait(90) == 0, start.errors()
+        figures = json.loads(start.output())["results"]["consume"]
+
+        assert figures["updates"]["handled"] == figures["garbage"]["handled"] == 20
+        assert figures["updates"]["jobs"] == 40
+        assert figures["updates"]["recordsPerSecond"] > 0
+        assert figures["updates"]["cpuMsPerRecord"] > 0
+        assert min(figures["updates"]["memoryMb"]) > 10
+        assert figures["garbage"]["deadLetters"] == 20
+        assert figures["garbage"]["deadLettersSent"] == 20
+        for model in (
+            *(Challenge, DeadLetter, InboxMessage, OutgoingRecord, ProcessState),
+            ScheduledTransition,
+        ):
+            assert not model.objects.exists(), model
         assert all_hold() == []
 
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -173,6 +205,28 @@ class TestProblems:
             "burst: 2 jobs were published early",
             "burst: 6 records are out of order",
             "burst: 1 of 4 jobs are on the topic",
+        ]
+
+
+class TestProblemsOfConsuming:
+    def test_are_records_without_their_effect(self):
+        figures = {
+            "updates": {"records": 5, "handled": 4, "jobs": 9},
+            "garbage": {
+                "records": 5,
+                "handled": 5,
+                "deadLetters": 3,
+                "deadLettersSent": 2,
+            },
+        }
+
+        problems = list(run._problems({"consume": figures}))
+
+        assert problems == [
+            "consume: 4 of 5 updates were handled",
+            "consume: 9 jobs were made of 5 updates",
+            "consume: 3 of 5 were set aside",
+            "consume: 2 dead letters are on their topic",
         ]
 
 

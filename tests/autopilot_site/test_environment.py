@@ -25,11 +25,23 @@ NUMBERS = [
     ("SCHEDULER_MIN_SCHEDULE_ADVANCE", 1_000, 0),
     ("SCHEDULER_MAX_SCHEDULE_ADVANCE", 7_776_000_000, 1_000),
     ("RECOVERY_MAX_PHASE_AGE_HOURS", 72, 1),
+    ("RECOVERY_STARTUP_TIMEOUT", 120_000, 1_000),
+    ("RECOVERY_SYNC_INTERVAL", 180_000, 0),
+    ("RECOVERY_MAX_CONCURRENT_PHASES", 10, 1),
+    ("RECOVERY_PHASE_TIMEOUT", 30_000, 1_000),
+    ("RECOVERY_MAX_BATCH_SIZE", 50, 1),
+    ("RECOVERY_BATCH_DELAY", 100, 0),
+    ("RECOVERY_CHALLENGE_SERVICE_TIMEOUT", 15_000, 1_000),
+    ("RECOVERY_CHALLENGE_SERVICE_RETRIES", 3, 0),
 ]
 FLAGS = [
     ("SCHEDULER_ALLOW_PAST_SCHEDULING", False),
     ("SCHEDULER_ENABLE_DEBUG_LOGGING", False),
     ("SCHEDULER_LOG_JOB_DETAILS", True),
+    ("RECOVERY_CHALLENGE_SERVICE_MOCK_MODE", False),
+    ("RECOVERY_ENABLED", True),
+    ("RECOVERY_PROCESS_OVERDUE_PHASES", True),
+    ("RECOVERY_SKIP_INVALID_PHASES", True),
 ]
 
 
@@ -82,6 +94,22 @@ class TestNumbers:
         assert complaint_about(name).startswith(f"{name}='{value}': ")
 
 
+class TestSyncInterval:
+    @pytest.mark.parametrize("value", ["1", "999"])
+    def test_is_off_or_at_least_a_second(self, monkeypatch, value):
+        monkeypatch.setenv("RECOVERY_SYNC_INTERVAL", value)
+
+        complaint = complaint_about("RECOVERY_SYNC_INTERVAL")
+
+        assert complaint.startswith(f"RECOVERY_SYNC_INTERVAL='{value}': ")
+        assert "allowed: 0, 1000 to" in complaint
+
+    def test_may_be_a_second(self, monkeypatch):
+        monkeypatch.setenv("RECOVERY_SYNC_INTERVAL", "1000")
+
+        assert value_of("RECOVERY_SYNC_INTERVAL") == 1_000
+
+
 class TestFlags:
     @pytest.mark.parametrize(("name", "default"), FLAGS)
     def test_have_the_contract_s_default(self, monkeypatch, name, default):
@@ -110,6 +138,93 @@ class TestSite:
         monkeypatch.setenv("LOG_FORMAT", "xml")
 
         assert "'console' or 'json'" in complaint_about("LOG_FORMAT")
+
+
+class TestChallengeService:
+    ADDRESSES = ["CHALLENGE_SERVICE_URL", "CHALLENGE_SERVICE_TOKEN_URL"]
+
+    @pytest.fixture(autouse=True)
+    def credentials(self, monkeypatch):
+        for part in ("TOKEN_URL", "URL", "AUDIENCE"):
+            monkeypatch.delenv(f"CHALLENGE_SERVICE_{part}", raising=False)
+        monkeypatch.setenv("CHALLENGE_SERVICE_TOKEN_URL", "https://id.example.com/token")
+        monkeypatch.setenv("CHALLENGE_SERVICE_CLIENT_ID", "autopilot")
+        monkeypatch.setenv("CHALLENGE_SERVICE_CLIENT_SECRET", "hidden")
+
+    def test_has_no_address_by_default(self, monkeypatch):
+        for part in ("TOKEN_URL", "CLIENT_ID", "CLIENT_SECRET"):
+            monkeypatch.delenv(f"CHALLENGE_SERVICE_{part}")
+
+        assert value_of("CHALLENGE_SERVICE_URL") == ""
+        assert value_of("CHALLENGE_SERVICE_TOKEN_URL") == ""
+
+    @pytest.mark.parametrize("name", ADDRESSES)
+    @pytest.mark.parametrize(
+        "value",
+        [
+            "https://api.example.com/v6",
+            "http://10.0.0.7:8080",
+            "http://[::1]:8080/v6/",
+            "http://localhost/v6",
+        ],
+    )
+    def test_may_be_anywhere_that_http_reaches(self, monkeypatch, name, value):
+        monkeypatch.setenv(name, value)
+
+        assert value_of(name) == value
+
+    @pytest.mark.parametrize("name", ADDRESSES)
+    @pytest.mark.parametrize(
+        "value",
+        [
+            "api.example.com",
+            "ftp://example.com",
+            "file:///etc/passwd",
+            "http://",
+            "http:///v6",
+            "http://host:port/",
+            "http://host:99999/",
+            "http://[::1/",
+            "https://example.com/v6?x=1",
+            "https://example.com/v6#x",
+            "https://exämple.com/",
+            "https://example.com/a b",
+        ],
+    )
+    def test_names_an_address_that_is_none(self, monkeypatch, name, value):
+        monkeypatch.setenv(name, value)
+
+        complaint = complaint_about(name)
+
+        assert complaint.startswith(f"{name}={value!r}: ")
+        assert complaint.endswith("allowed: http://HOST/PATH or https://HOST/PATH")
+
+    @pytest.mark.parametrize("name", ADDRESSES)
+    def test_keeps_a_password_in_an_address_to_itself(self, monkeypatch, name):
+        monkeypatch.setenv(name, "https://user:hidden@example.com/")
+
+        complaint = complaint_about(name)
+
+        assert complaint.startswith(f"{name}=…: ")
+        assert "hidden" not in complaint
+
+    @pytest.mark.parametrize("missing", ["TOKEN_URL", "CLIENT_ID", "CLIENT_SECRET"])
+    def test_needs_token_address_and_credentials_together(self, monkeypatch, missing):
+        monkeypatch.delenv(f"CHALLENGE_SERVICE_{missing}")
+
+        complaint = complaint_about("CHALLENGE_SERVICE_TOKEN_URL")
+
+        assert "go together" in complaint
+        assert "hidden" not in complaint
+
+    def test_takes_its_secret_from_a_file(self, tmp_path):
+        file = tmp_path / "secret"
+        file.write_text("hidden\n")
+        environ = {"CHALLENGE_SERVICE_CLIENT_SECRET_FILE": str(file)}
+
+        load_secret_files(environ)
+
+        assert environ["CHALLENGE_SERVICE_CLIENT_SECRET"] == file.read_text().strip()
 
 
 class TestLoadSecretFiles:

@@ -13,22 +13,30 @@ from django.core.management import CommandError, call_command
 from django.db import connection
 from django.db.models import F
 
-from autopilot_site.verification import database_checks, verify
+from autopilot_site.verification import database_checks, record_checks, verify
 from scheduling.adapters import claim_ends, claims
 from scheduling.adapters.clock import database_now
 from scheduling.adapters.event_publisher import EventPublisher
 from scheduling.adapters.lanes import LaneBoard
 from scheduling.domain.actors import Role, user_actor
 from scheduling.domain.phases import read_phase_data
-from scheduling.models import AuditEntry, ScheduledTransition
+from scheduling.domain.records import Record
+from scheduling.models import (
+    AuditEntry,
+    DeadLetter,
+    OutgoingRecord,
+    ScheduledTransition,
+)
 from scheduling.services import batch, publish
 from scheduling.services.cancel import cancel_transition
 from scheduling.services.clean_up import clean_up
 from scheduling.services.expire import expire_too_old
+from scheduling.services.incoming import handle_records
 from scheduling.services.retry import retry_transition
 from scheduling.services.run_now import run_transition_now
 from scheduling.services.schedule import Upstream, add_jobs, new_job, schedule_transition
 from scheduling.services.update import Update, update_transition
+from scheduling.topics import CHALLENGE_UPDATE
 from tests.support.claiming import claim_due
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(60)]
@@ -129,6 +137,11 @@ def broken(report):
         for violation in invariant.violations
         if not violation.detail.endswith("there is no such job")
     ] + [why for invariant in report.invariants.values() for why in invariant.unchecked]
+
+
+def numbers_broken(report):
+    """Return the numbers of the invariants that anything breaks."""
+    return {one.id for one in report.invariants.values() if one.violation_count}
 
 
 def change(job, **fields):
@@ -620,11 +633,61 @@ class TestVerifyFinds:
         assert 10 in found(check(), job)
 
 
+class TestVerifyRecords:
+    @pytest.fixture
+    def garbage(self, now):
+        """Handle a record that nobody understands, a while ago."""
+        record = Record(
+            cluster_id=uuid.uuid4().hex,
+            topic=CHALLENGE_UPDATE,
+            partition=0,
+            offset=7,
+            value=b"garbage",
+        )
+        handle_records([record], now=now - timedelta(minutes=5))
+        return record
+
+    def test_finds_nothing_where_dead_letter_and_answer_are_there(self, garbage):
+        OutgoingRecord.objects.update(acknowledged_at=F("created_at"))
+
+        assert broken(check()) == []
+
+    def test_finds_a_record_set_aside_without_a_dead_letter(self, garbage, now):
+        again = dataclasses.replace(garbage, offset=8)
+        handle_records([again], now=now)
+        OutgoingRecord.objects.all().delete()
+        DeadLetter.objects.filter(offset=8).delete()
+
+        report = check()
+
+        assert numbers_broken(report) == {8}
+        assert "update[0]@8" in report.invariants[8].violations[0].detail
+
+    def test_finds_what_is_owed_for_too_long(self, garbage, kafka, in_reach):
+        report = check()
+
+        assert numbers_broken(report) == {7}
+        assert "autopilot.challenge.update.dlq" in report.invariants[7].violations[0].detail
+
+    def test_says_that_it_can_not_tell_while_no_broker_answers(self, garbage, monkeypatch):
+        nobody = EventPublisher(
+            {"bootstrap.servers": "127.0.0.1:1", "log_level": 0}, message_timeout_ms=1_000
+        )
+        monkeypatch.setattr(record_checks, "process_publisher", lambda: nobody)
+        monkeypatch.setattr(record_checks, "BROKER_SECONDS", 0.2)
+
+        report = check()
+
+        assert numbers_broken(report) == set()
+        assert "1 answers" in report.invariants[7].unchecked[0]
+
+
 @pytest.fixture
 def in_reach(settings, monkeypatch):
     """Let the check ask this test's broker, not the one of a test before."""
     publisher = EventPublisher(settings.KAFKA_CLIENT, message_timeout_ms=10_000)
-    monkeypatch.setattr(database_checks, "process_publisher", lambda: publisher)
+    for module in (database_checks, record_checks):
+        monkeypatch.setattr(module, "process_publisher", lambda: publisher)
     yield
     publisher.close()
 

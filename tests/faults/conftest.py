@@ -59,12 +59,15 @@ class Cluster:
         wait_for(lambda: len(self.children()) == len(ROLES), seconds=20, what="the cluster")
 
     def sentinel(self):
+        # What runs beside the cluster has no children.
         found = psutil.Process(self.process.pid).children()
-        return found[0] if found else None
+        return next((one for one in found if one.children()), None)
 
     def children(self):
         """The sentinel's children in the order in which it starts them."""
         try:
+            beside = psutil.Process(self.process.pid).children()
+            self.seen.update(p.pid for p in beside)
             sentinel = self.sentinel()
             found = sentinel.children() if sentinel else []
         except psutil.NoSuchProcess:

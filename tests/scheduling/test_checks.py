@@ -3,8 +3,10 @@ from types import SimpleNamespace
 import pytest
 
 from scheduling.checks import (
+    check_challenges_are_real,
     check_sqlite_writes_at_once,
     check_task_is_not_handed_out_twice,
+    check_what_is_plugged_in,
 )
 
 
@@ -55,3 +57,41 @@ class TestCheckSqliteWritesAtOnce:
         found = [one.id for one in check_sqlite_writes_at_once(None)]
 
         assert found == (["scheduling.E002"] if is_refused else [])
+
+
+class TestCheckChallengesAreReal:
+    @pytest.mark.parametrize(
+        ("is_on", "debug", "found"),
+        [(True, False, ["scheduling.W001"]), (True, True, []), (False, False, [])],
+    )
+    def test_warns_of_samples_in_production(self, settings, is_on, debug, found):
+        settings.DEBUG = debug
+        settings.RECOVERY = settings.RECOVERY.model_copy(
+            update={"challenge_service_mock_mode": is_on}
+        )
+
+        assert [one.id for one in check_challenges_are_real(None)] == found
+
+
+class TestCheckWhatIsPluggedIn:
+    def test_is_content_with_the_product_s_settings(self):
+        assert check_what_is_plugged_in(None) == []
+
+    @pytest.mark.parametrize(
+        ("values", "names"),
+        [
+            ({"event_handlers": {"a": "no_such.handler"}}, ["AUTOPILOT_EVENT_HANDLERS"]),
+            ({"event_publisher": "no_such.Publisher"}, ["AUTOPILOT_EVENT_PUBLISHER"]),
+            (
+                {"event_handlers": {"a": "no_such.h"}, "event_publisher": "no_such.P"},
+                ["AUTOPILOT_EVENT_HANDLERS", "AUTOPILOT_EVENT_PUBLISHER"],
+            ),
+        ],
+    )
+    def test_names_the_variable_whose_path_leads_nowhere(self, settings, values, names):
+        settings.MESSAGES = settings.MESSAGES.model_copy(update=values)
+
+        found = check_what_is_plugged_in(None)
+
+        assert {one.id for one in found} == {"scheduling.E003"}
+        assert [one.msg.partition(":")[0] for one in found] == names

@@ -5,11 +5,15 @@ from django.core.exceptions import ImproperlyConfigured
 
 from autopilot_site.env import read
 from scheduling.conf import (
+    MessageSettings,
     RecoverySettings,
     SchedulerSettings,
     age_limit,
+    message_settings,
     scheduler_settings,
+    used_topics,
 )
+from scheduling.topics import ALL_TOPICS, COMMAND, COMMAND_RESULT
 
 # Variable, default, least and greatest value (contract, section 10).
 NUMBERS = [
@@ -23,11 +27,14 @@ NUMBERS = [
     ("SCHEDULER_MIN_SCHEDULE_ADVANCE", 1_000, 0, 315_360_000_000),
     ("SCHEDULER_MAX_SCHEDULE_ADVANCE", 7_776_000_000, 1_000, 315_360_000_000),
     ("RECOVERY_MAX_PHASE_AGE_HOURS", 72, 1, 87_600),
+    ("RECOVERY_CHALLENGE_SERVICE_TIMEOUT", 15_000, 1_000, 3_600_000),
+    ("RECOVERY_CHALLENGE_SERVICE_RETRIES", 3, 0, 100),
 ]
 FLAGS = [
     ("SCHEDULER_ALLOW_PAST_SCHEDULING", False),
     ("SCHEDULER_ENABLE_DEBUG_LOGGING", False),
     ("SCHEDULER_LOG_JOB_DETAILS", True),
+    ("RECOVERY_CHALLENGE_SERVICE_MOCK_MODE", False),
 ]
 
 
@@ -135,3 +142,100 @@ class TestInForce:
 
         assert scheduler_settings().max_retries == 9
         assert age_limit() == timedelta(hours=1)
+
+
+class TestMessageSettings:
+    def test_have_defaults_that_let_in_few_and_plug_in_nothing(self, monkeypatch):
+        for name in MessageSettings.model_fields:
+            monkeypatch.delenv(f"AUTOPILOT_{name.upper()}", raising=False)
+
+        conf = read(MessageSettings)
+
+        assert conf.command_operators == ("admin", "system", "system-*")
+        assert conf.event_handlers == {}
+        assert conf.event_publisher.endswith(".event_publisher.EventPublisher")
+
+    def test_explain_themselves(self):
+        assert all(field.description for field in MessageSettings.model_fields.values())
+
+    @pytest.mark.parametrize(
+        ("text", "operators"),
+        [
+            ("admin", ("admin",)),
+            (" admin , ops-* ,,", ("admin", "ops-*")),
+            ("", ()),
+            ("*", ("*",)),
+            ("Ädmin", ("Ädmin",)),
+        ],
+    )
+    def test_read_operators_by_commas(self, monkeypatch, text, operators):
+        monkeypatch.setenv("AUTOPILOT_COMMAND_OPERATORS", text)
+
+        assert read(MessageSettings).command_operators == operators
+
+    @pytest.mark.parametrize(
+        ("text", "handlers"),
+        [
+            ("", {}),
+            (" , ", {}),
+            ("a=b.c", {"a": "b.c"}),
+            (" a.b = c.d , e-f_g=h.i.j ", {"a.b": "c.d", "e-f_g": "h.i.j"}),
+            (f"{COMMAND}=a.b", {COMMAND: "a.b"}),
+            ("x" * 245 + "=a.b", {"x" * 245: "a.b"}),
+        ],
+    )
+    def test_read_handlers_as_pairs(self, monkeypatch, text, handlers):
+        monkeypatch.setenv("AUTOPILOT_EVENT_HANDLERS", text)
+
+        assert read(MessageSettings).event_handlers == handlers
+
+    @pytest.mark.parametrize(
+        ("text", "says"),
+        [
+            ("a", "'a' is not TOPIC=package.module.function"),
+            ("a=", "is not TOPIC=package.module.function"),
+            ("=b.c", "is not TOPIC=package.module.function"),
+            ("a=b", "is not TOPIC=package.module.function"),
+            ("a=b.c,a=d.e", "names 'a' twice"),
+            ("a b=c.d", "'a b' is no name of a topic"),
+            ("ä=c.d", "is no name of a topic"),
+            ("..=c.d", "is no name of a topic"),
+            ("x" * 246 + "=c.d", "is no name of a topic"),
+        ],
+    )
+    def test_that_are_wrong_stop_the_start(self, monkeypatch, text, says):
+        monkeypatch.setenv("AUTOPILOT_EVENT_HANDLERS", text)
+
+        with pytest.raises(ImproperlyConfigured) as caught:
+            read(MessageSettings)
+
+        assert "AUTOPILOT_EVENT_HANDLERS=" in str(caught.value)
+        assert says in str(caught.value)
+
+    def test_name_a_publisher(self, monkeypatch):
+        monkeypatch.setenv("AUTOPILOT_EVENT_PUBLISHER", "my.Publisher")
+        assert read(MessageSettings).event_publisher == "my.Publisher"
+
+        monkeypatch.setenv("AUTOPILOT_EVENT_PUBLISHER", "")
+        with pytest.raises(ImproperlyConfigured, match="AUTOPILOT_EVENT_PUBLISHER"):
+            read(MessageSettings)
+
+
+class TestUsedTopics:
+    @pytest.mark.parametrize(
+        ("handlers", "more"),
+        [
+            ({}, ()),
+            ({COMMAND: "a.b"}, ()),
+            ({"billing": "a.b"}, ("billing", "billing.dlq")),
+            ({COMMAND_RESULT: "a.b"}, (f"{COMMAND_RESULT}.dlq",)),
+            ({"x": "a.b", "x.dlq": "a.b"}, ("x", "x.dlq", "x.dlq.dlq")),
+        ],
+    )
+    def test_are_ours_and_those_of_handlers_of_ones_own(self, settings, handlers, more):
+        settings.MESSAGES = settings.MESSAGES.model_copy(
+            update={"event_handlers": handlers}
+        )
+
+        assert message_settings().event_handlers == handlers
+        assert used_topics() == (*ALL_TOPICS, *more)

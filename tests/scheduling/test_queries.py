@@ -1,4 +1,5 @@
 from datetime import UTC, datetime, timedelta, timezone
+from itertools import combinations
 
 import pytest
 
@@ -6,6 +7,7 @@ from scheduling.domain.errors import InvalidRequestError
 from scheduling.domain.phases import format_instant
 from scheduling.queries import FILTERS, camel_case, list_jobs, show_job
 from tests.support.histories import (
+    ALL,
     CANCELLED,
     COMPLETED,
     EXPIRED,
@@ -254,3 +256,25 @@ class TestShowJob:
     )
     def test_says_the_status_in_the_contract_s_words(self, now, history):
         assert show_job(make_job(history, now=now))["status"] == str(history[-1][1])
+
+
+@pytest.mark.django_db
+class TestProjectFilter:
+    def test_finds_jobs_of_every_status(self, ids, now):
+        jobs = [make_job(history, now=now, project_id="77") for history in ALL.values()]
+        make_job(now=now)
+
+        found = ids(project_id="77", live_by_default=False)
+
+        assert sorted(found) == sorted(ids_of(*jobs))
+
+
+@pytest.mark.django_db
+class TestStatusFilter:
+    @pytest.mark.parametrize("size", [1, 2, 3])
+    def test_finds_each_combination_and_nothing_between(self, ids, now, size):
+        jobs = {status.value: make_job(history, now=now) for status, history in ALL.items()}
+
+        for chosen in combinations(jobs, size):
+            found = ids(status=list(chosen))
+            assert sorted(found) == sorted(jobs[status].job_id for status in chosen)

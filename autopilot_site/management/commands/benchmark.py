@@ -29,8 +29,10 @@ class Command(BaseCommand):
 
     help = """\
 Measure this installation: how late transitions are published, how many a second in a
-burst, on many keys and on one, how fast they are scheduled, what the cluster costs while
-it waits, and how soon it is at work again after a restart.
+burst, on many keys and on one, how fast they are scheduled, how many records a second a
+consumer handles (valid ones, then garbage) and in what memory, how soon the REST API
+answers meanwhile, what the cluster costs while it waits, and how soon it is at work again
+after a restart.
 
 It uses the database and the Kafka cluster that the environment names (without
 KAFKA_BOOTSTRAP_SERVERS an embedded broker of its own, without DATABASE_URL the SQLite
@@ -38,11 +40,11 @@ file), starts a `qcluster` of its own and ends it. It refuses a database with li
 with other sessions unless --force is given: those jobs and these processes would be part
 of what is measured. No other cluster may run on the same database.
 
-Its jobs have project ids from 9007199000000000 on and the metadata {"benchmark": RUN}.
+Its jobs have project ids from 9007199000000000 on and the operator "benchmark".
 At the end, also after Ctrl-C, what is pending is cancelled and all its rows are archived
 and deleted, as clean-up does it. The audit is append-only and keeps its entries for ever:
 about five for each job, so rather use a database that can be dropped. The records on the
-topic autopilot.phase.transition stay too.
+topics stay too: a consumer that reads them later makes jobs of what `consume` sent.
 
 Each figure has a control beside it: how late a bare 20 ms timer of this process was over
 the same time, and how much CPU the hypervisor stole. Exit code 1: it was refused or
@@ -71,7 +73,8 @@ interrupted, or a job was lost, early or out of order.
             type=_count,
             metavar="N",
             help="jobs of each measurement, instead of 1,000 (lateness, restart), 2,000 "
-            "(schedule one by one) and 10,000 (burst, burst-one-key, schedule in bulk)",
+            "(schedule one by one) and 10,000 (burst, burst-one-key, schedule in bulk, "
+            "records of consume; waiting beside api)",
         )
         parser.add_argument(
             "--window",

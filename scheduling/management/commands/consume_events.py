@@ -12,19 +12,20 @@ from django.db import connection
 from typing_extensions import override
 
 from scheduling.consumers.loop import ConsumerLoop, StopRequest
-from scheduling.consumers.router import ROUTES
+from scheduling.services.routes import routes
 
 
 class Command(BaseCommand):
     """Runs the consumer until SIGTERM or SIGINT."""
 
     help = (
-        "Read the Kafka topics on which upstream tells of challenges, and keep the "
-        "scheduled transitions as it wants them. Each record is handled exactly once, "
-        "however often it is delivered; one that can't be understood is set aside with "
-        "the reason. While the database or the brokers are out of reach the consumer "
-        "waits, and goes on by itself. One SIGTERM or SIGINT stops it in order; exit "
-        "code 0. Any number of consumers may run, on any host: they share the "
+        "Read the Kafka topics on which upstream tells of challenges, programs give "
+        "commands, and transitions are published; keep the scheduled transitions as "
+        "they want them, and answer each command. Each record is handled exactly once, "
+        "however often it is delivered; one that can't be understood becomes a dead "
+        "letter with the reason. While the database or the brokers are out of reach the "
+        "consumer waits, and goes on by itself. One SIGTERM or SIGINT stops it in order; "
+        "exit code 0. Any number of consumers may run, on any host: they share the "
         "partitions as the group KAFKA_CONSUMER_GROUP."
     )
 
@@ -36,7 +37,7 @@ class Command(BaseCommand):
         try:
             ConsumerLoop(
                 client_config=settings.KAFKA_CLIENT,
-                topics=list(ROUTES),
+                topics=list(routes()),
                 group=settings.KAFKA_CONSUMER_GROUP,
                 stop=stop,
             ).run()

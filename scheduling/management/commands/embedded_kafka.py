@@ -25,7 +25,8 @@ from typing_extensions import override
 from scheduling.adapters.embedded_kafka import ApiKey, EmbeddedKafka
 from scheduling.adapters.librdkafka import LibrdkafkaError
 from scheduling.adapters.tcp_forwarder import LOOPBACK
-from scheduling.topics import ALL_TOPICS, DEFAULT_PARTITIONS
+from scheduling.conf import used_topics
+from scheduling.topics import DEFAULT_PARTITIONS
 
 _DEFAULT_PORT: Final = 19092
 _HIGHEST_PORT: Final = 65_535
@@ -88,7 +89,7 @@ For anything else set KAFKA_BOOTSTRAP_SERVERS to a Kafka cluster."""
     def handle(self, *args: Any, **options: Any) -> None:
         parent = os.getppid() if options["exit_with_parent"] else None
         stop_requests = _stop_requests()
-        topics = dict.fromkeys(ALL_TOPICS, DEFAULT_PARTITIONS)
+        topics = dict.fromkeys(used_topics(), DEFAULT_PARTITIONS)
         with ExitStack() as running:
             with _start_errors_told(options["port"]):
                 kafka = running.enter_context(

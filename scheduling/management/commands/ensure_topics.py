@@ -20,7 +20,8 @@ class Command(BaseCommand):
 
     help = (
         "Create the product's topics on the Kafka cluster (KAFKA_BOOTSTRAP_SERVERS, or "
-        "the embedded broker's address). Existing topics are left as they are. Where "
+        "the embedded broker's address), those of AUTOPILOT_EVENT_HANDLERS and each "
+        "one's .dlq included. Existing topics are left as they are. Where "
         "the cluster does not let this client create topics, the missing ones are "
         "named, for an administrator of the cluster to create. Exit code 0: all topics "
         "exist now; 1: some are missing, or no broker answers within 7 seconds."

@@ -7,12 +7,14 @@ import signal
 import time
 from typing import Any
 
+from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 from django.db import Error as DatabaseError
 from django.db import connection
 from typing_extensions import override
 
 from scheduling.adapters.cluster import RunningCluster
+from scheduling.adapters.companions import Companions
 
 logger = logging.getLogger("autopilot.cluster")
 
@@ -32,7 +34,8 @@ class Command(BaseCommand):
         "due, and the workers that put it on Kafka. If any of its processes dies, the "
         "whole cluster is started afresh, and what it held is taken over. One SIGTERM "
         "or SIGINT, to this process or to its group, stops it in order; exit code 0. "
-        "Any number of clusters may run, on any host that shares the database."
+        "Beside it a process carries out what recovery has to do. Any number of clusters "
+        "may run, on any host that shares the database."
     )
 
     @override
@@ -40,11 +43,13 @@ class Command(BaseCommand):
         self._check_database()
         wake_reader = _listen_for_stop()
         wait = FIRST_WAIT_SECONDS
+        companions = Companions(settings.CLUSTER_COMPANIONS)
         while True:
             cluster = RunningCluster()
-            ended, _, _ = select.select([wake_reader, cluster.descriptor], [], [])
-            if wake_reader in ended:
+            if _watch(cluster, companions, stop_descriptor=wake_reader):
+                companions.stop()
                 self._stop(cluster)
+                companions.join()
                 return
             if time.monotonic() - cluster.started_at > GOOD_LIFE_SECONDS:
                 wait = FIRST_WAIT_SECONDS
@@ -54,6 +59,8 @@ class Command(BaseCommand):
                 wait,
             )
             if select.select([wake_reader], [], [], wait)[0]:
+                companions.stop()
+                companions.join()
                 return
             wait = min(wait * 2, LONGEST_WAIT_SECONDS)
 
@@ -78,6 +85,24 @@ class Command(BaseCommand):
         if not cluster.join(STOP_SECONDS):
             logger.critical("the cluster did not stop in time and is killed")
             cluster.kill()
+
+
+def _watch(
+    cluster: RunningCluster, companions: Companions, *, stop_descriptor: int
+) -> bool:
+    """Wait for the cluster's end; tell whether it is to be stopped instead.
+
+    What runs beside it is started meanwhile, and started again whenever it dies.
+    """
+    while True:
+        companions.start()
+        watched = [stop_descriptor, cluster.descriptor, *companions.descriptors]
+        ended, _, _ = select.select(watched, [], [], companions.wait_seconds)
+        if stop_descriptor in ended:
+            return True
+        if cluster.descriptor in ended:
+            return False
+        companions.note_deaths(ended)
 
 
 def _listen_for_stop() -> int:

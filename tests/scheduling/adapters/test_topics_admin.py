@@ -43,6 +43,15 @@ class TestEnsureTopics:
             assert report == TopicsReport(existing=ALL_TOPICS)
             assert existing_topics(kafka.bootstrap) == before
 
+    def test_covers_the_topics_of_handlers_of_ones_own(self, settings):
+        settings.MESSAGES = settings.MESSAGES.model_copy(
+            update={"event_handlers": {"billing.payment": "a.b"}}
+        )
+        with EmbeddedKafka() as kafka:
+            report = ensure_topics({"bootstrap.servers": kafka.bootstrap}, partitions=3)
+
+        assert report.created == (*ALL_TOPICS, "billing.payment", "billing.payment.dlq")
+
     def test_names_what_the_cluster_does_not_create(self, monkeypatch):
         # The embedded broker creates whatever it is asked about; this one does not.
         monkeypatch.setattr(_Cluster, "creates_on_demand", lambda *_: False)

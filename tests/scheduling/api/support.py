@@ -16,3 +16,13 @@ def assert_problem(response, status, code):
     assert problem["detail"]
     assert problem["category"] in {"validation", "scheduling", "network", "system"}
     return problem
+
+
+def views_below(path, resolver):
+    """Yield path and view of every route below a resolver."""
+    for pattern in resolver.url_patterns:
+        below = path + str(pattern.pattern)
+        if hasattr(pattern, "url_patterns"):
+            yield from views_below(below, pattern)
+        else:
+            yield below, getattr(pattern.callback, "view_class", None)

@@ -28,6 +28,8 @@ STATUSES = {
     "job_not_updatable": 409,
     "job_not_runnable": 409,
     "job_not_retryable": 409,
+    "conflict": 409,
+    "precondition_failed": 412,
     "service_unavailable": 503,
 }
 FAMILY = [

@@ -8,10 +8,40 @@ import jsonschema
 import pytest
 from django.contrib.staticfiles import finders
 from django.core.management import call_command
+from django.urls import get_resolver
 
-from tests.scheduling.api.support import TRANSITIONS
+from tests.scheduling.api.support import TRANSITIONS, views_below
 
 METHODS = {"get", "post", "put", "patch", "delete"}
+CODES = [
+    "invalid_request",
+    "invalid_phase_data",
+    "invalid_schedule_time",
+    "past_schedule_time",
+    "schedule_too_soon",
+    "schedule_too_far",
+    "not_authenticated",
+    "permission_denied",
+    "not_found",
+    "job_not_found",
+    "duplicate_job",
+    "job_not_cancellable",
+    "job_not_updatable",
+    "job_not_runnable",
+    "job_not_retryable",
+    "conflict",
+    "precondition_failed",
+    "payload_too_large",
+    "unsupported_media_type",
+    "throttled",
+    "service_unavailable",
+]
+# An inline script, style or handler, which the policy forbids; JSON is data.
+INLINE = re.compile(
+    r"""<script(?![^>]*\bsrc=)(?![^>]*type="application/json")|<style|\son[a-z]+\s*="""
+    r"""|\sstyle\s*=|javascript:""",
+    re.IGNORECASE,
+)
 
 
 @pytest.fixture
@@ -29,6 +59,14 @@ def operations(document):
         for method, operation in item.items()
         if method in METHODS
     }
+
+
+def media_types(document):
+    """Yield every body and answer of the document."""
+    for operation in operations(document).values():
+        yield from operation.get("requestBody", {}).get("content", {}).values()
+        for answer in operation["responses"].values():
+            yield from answer.get("content", {}).values()
 
 
 def check(document, name, value):
@@ -49,28 +87,90 @@ class TestSchema:
         assert output.getvalue().startswith("openapi: 3.1.0")
 
     def test_knows_every_endpoint(self, document):
-        assert set(operations(document)) == {
-            "post /api/v1/auth/token/",
-            "post /api/v1/auth/token/refresh/",
-            "post /api/v1/auth/token/blacklist/",
-            "get /api/v1/transitions/",
-            "post /api/v1/transitions/",
-            "get /api/v1/transitions/{jobId}/",
-            "post /api/v1/transitions/{jobId}/cancel/",
-            "get /api/v1/transitions/{jobId}/audit/",
+        answered = {
+            f"{method} /{path}".replace("<", "{").replace(">", "}")
+            for path, view in views_below("", get_resolver())
+            if path.startswith("api/v1/")
+            for method in METHODS & {name.lower() for name in view().allowed_methods}
         }
+
+        assert set(operations(document)) == answered
 
     def test_says_what_each_operation_does(self, document):
         for name, operation in operations(document).items():
-            assert operation["summary"], name
+            assert 3 <= len(operation["summary"]) <= 60, name
+            assert not operation["summary"].endswith("."), name
             assert operation["description"], name
-            if name.startswith("post"):
-                body = operation["requestBody"]["content"]["application/json"]
-                assert body["examples"], name
             for status, answer in operation["responses"].items():
-                kind = "problem+json" if status >= "400" else "json"
-                assert list(answer["content"]) == [f"application/{kind}"], name
                 assert answer["description"], name
+                if status >= "400":
+                    assert list(answer["content"]) == ["application/problem+json"], name
+                elif status != "304":
+                    assert "application/json" in answer["content"], name
+
+    def test_gives_examples_of_each_operation(self, document):
+        for name, operation in operations(document).items():
+            bodies = [
+                content["application/json"]
+                for content in (
+                    operation.get("requestBody", {}).get("content", {}),
+                    *(
+                        answer["content"]
+                        for status, answer in operation["responses"].items()
+                        if status < "300"
+                    ),
+                )
+                if "application/json" in content
+            ]
+            assert any(body.get("examples") for body in bodies), name
+
+    def test_gives_examples_of_each_error(self, document):
+        codes = set()
+        for name, operation in operations(document).items():
+            assert operation["responses"].keys() >= {"400", "401", "429", "500"}, name
+            for status, answer in operation["responses"].items():
+                if status < "400":
+                    continue
+                examples = answer["content"]["application/problem+json"]["examples"]
+                problems = [example["value"] for example in examples.values()]
+                assert {problem["status"] for problem in problems} == {int(status)}, name
+                codes |= {problem["code"] for problem in problems}
+
+        # Those of the errors that a client can cause by what it sends.
+        assert codes >= set(CODES)
+
+    def test_has_only_examples_of_its_own_shapes(self, document):
+        checked = 0
+        for media_type in media_types(document):
+            shape = {**media_type["schema"], "components": document["components"]}
+            validator = jsonschema.Draft202012Validator(shape)
+            for example in media_type.get("examples", {}).values():
+                validator.validate(example["value"])
+                checked += 1
+
+        assert checked > 100
+
+    def test_says_that_a_body_has_no_other_fields(self, document):
+        for name, operation in operations(document).items():
+            body = operation.get("requestBody")
+            if body is None or "/auth/" in name:
+                continue
+            shape = body["content"]["application/json"]["schema"]
+            if "$ref" in shape:
+                shape = document["components"]["schemas"][shape["$ref"].split("/")[-1]]
+            assert shape["additionalProperties"] is False, name
+
+    def test_knows_the_headers_of_a_careful_client(self, document):
+        for name, operation in operations(document).items():
+            parameters = operation.get("parameters", [])
+            headers = {one["name"] for one in parameters if one["in"] == "header"}
+            changes_something = not name.startswith("get") and "/auth/" not in name
+            is_of_a_job = "{jobId}" in name and not name.endswith("audit/")
+            assert ("Idempotency-Key" in headers) is changes_something, name
+            assert ("If-Match" in headers) is (changes_something and is_of_a_job), name
+            assert ("If-None-Match" in headers) is (
+                not changes_something and is_of_a_job
+            ), name
 
     def test_asks_for_a_bearer_token(self, document):
         schemes = document["components"]["securitySchemes"]
@@ -136,6 +236,45 @@ class TestDocs:
         assert len(addresses) >= 3
         for address in addresses:
             assert finders.find(address.removeprefix("/static/")), address
+
+    def test_its_script_is_a_file(self, client):
+        html = client.get("/api/docs/").content.decode()
+        (address,) = re.findall(r'src="(/api/docs/[^"]*)"', html)
+
+        script = client.get(address)
+
+        assert script.headers["Content-Type"].startswith("application/javascript")
+        assert b"SwaggerUIBundle" in script.content
+        assert b"/api/schema/" in script.content
+
+
+class TestContentSecurityPolicy:
+    def policy(self, response):
+        parts = response.headers["Content-Security-Policy"].split("; ")
+        return {name: sources for name, *sources in (part.split() for part in parts)}
+
+    def test_lets_pages_load_files_of_this_host_only(self, client):
+        policy = self.policy(client.get("/api/docs/"))
+
+        assert policy["default-src"] == policy["base-uri"] == ["'none'"]
+        assert policy["frame-ancestors"] == ["'none'"]
+        assert policy["script-src"] == policy["style-src"] == ["'self'"]
+        for sources in policy.values():
+            assert set(sources) <= {"'self'", "'none'", "data:"}
+        assert "data:" not in policy["script-src"]
+
+    @pytest.mark.parametrize("path", ["/api/docs/", "/admin/login/"])
+    def test_leaves_nothing_out_of_a_page(self, client, path):
+        page = client.get(path)
+
+        assert self.policy(page)["script-src"] == ["'self'"]
+        assert not INLINE.findall(page.content.decode())
+
+    def test_holds_on_every_answer(self, client, as_viewer):
+        answers = [client.get("/api/schema/"), as_viewer.get(TRANSITIONS), client.get("/x")]
+
+        for answer in answers:
+            assert self.policy(answer)["default-src"] == ["'none'"]
 
 
 class TestLivez:

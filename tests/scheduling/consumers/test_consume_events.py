@@ -24,12 +24,13 @@ from scheduling.models import AuditEntry, InboxMessage, ScheduledTransition
 from scheduling.topics import (
     ALL_TOPICS,
     CHALLENGE_UPDATE,
+    CONSUMED_TOPICS,
     NOTIFICATION_CREATE,
     NOTIFICATION_UPDATE,
 )
 
 MANAGE = Path(__file__).resolve().parents[3] / "manage.py"
-CONSUMED = [CHALLENGE_UPDATE, NOTIFICATION_CREATE, NOTIFICATION_UPDATE]
+CONSUMED = list(CONSUMED_TOPICS)
 # A real cluster keeps what earlier runs wrote: each run has ids of its own.
 _numbers = count(int(time.time() * 1000) * 1000)
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(90)]
@@ -109,7 +110,7 @@ def start(request, process_environment, kafka, tmp_path):
             )
             stack.callback(consumer.kill)
             if is_awaited:
-                consumer.wait_for_line(f"consuming 3 topics as group {group}")
+                consumer.wait_for_line(f"consuming 5 topics as group {group}")
             return consumer
 
         yield begin
@@ -272,7 +273,7 @@ class TestConsumeEvents:
 
         wait_for_jobs(values)
         assert InboxMessage.objects.filter(outcome="refused").count() == noted + 4
-        assert consumer.log.count("is refused") == 4
+        assert consumer.log.count("is set aside") == 4
         assert not any(line.startswith("INFO forged") for line in consumer.log.splitlines())
         assert "\x1b" not in consumer.log
 
@@ -319,7 +320,8 @@ class TestConsumeEventsWithoutNeighbours:
         assert consumer.log.count("Kafka:") == 1
 
     def test_waits_for_topics_that_are_missing(self, start, update, tmp_path):
-        with EmbeddedKafka(topics=dict.fromkeys(CONSUMED[1:], 1)) as broker:
+        others = set(CONSUMED) - {CHALLENGE_UPDATE}
+        with EmbeddedKafka(topics=dict.fromkeys(others, 1)) as broker:
             consumer = start(KAFKA_BOOTSTRAP_SERVERS=broker.bootstrap)
             consumer.wait_for_line(f"missing topics: {CHALLENGE_UPDATE}")
             value = update()

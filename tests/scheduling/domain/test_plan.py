@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 
 from scheduling.domain.challenges import Challenge, Phase, Reading, Scope
 from scheduling.domain.lifecycle import TransitionKind, TransitionStatus
-from scheduling.domain.plan import NEEDS_A_JOB, Finding, Limits, diff, plan_transitions
+from scheduling.domain.plan import (
+    NEEDS_A_JOB,
+    Decision,
+    Finding,
+    Limits,
+    diff,
+    plan_transitions,
+)
 
 S = TransitionStatus
 NOW = datetime(2026, 3, 2, 12, tzinfo=UTC)
@@ -101,6 +108,25 @@ class TestPlanTransitions:
 
         assert plan["2", "START"].due_at == due
 
+    def test_of_a_phase_that_contradicts_itself_knows_nothing(self):
+        wrong = phase("1", scheduled_start_at=at(5), scheduled_end_at=at(4))
+        right = phase("2", scheduled_start_at=at(5), scheduled_end_at=at(5))
+
+        plan = planned(wrong, right)
+
+        assert "before its start" in plan["1", "START"].contradiction
+        assert "before its start" in plan["1", "END"].contradiction
+        assert {one.due_at for (name, _), one in plan.items() if name == "1"} == {None}
+        assert {one.due_at for (name, _), one in plan.items() if name == "2"} == {at(5)}
+
+    @pytest.mark.parametrize("happened", ["actual_start_at", "actual_end_at"])
+    def test_forgives_a_phase_that_has_begun(self, happened):
+        begun = phase(
+            "1", scheduled_start_at=at(5), scheduled_end_at=at(4), **{happened: at(0)}
+        )
+
+        assert all(not one.contradiction for one in planned(begun).values())
+
     def test_of_ends_only_wants_the_ends(self):
         plan = planned(phase(scheduled_end_at=at(5)), scope=Scope.ENDS)
 
@@ -147,12 +173,20 @@ class TestDiff:
 
         assert difference.finding is finding
 
-    def test_leaves_what_is_overdue_to_a_person_where_it_may_not_fire(self):
-        limits = replace(LIMITS, fires_overdue=False)
+    @pytest.mark.parametrize("decision", Decision)
+    def test_of_what_is_overdue_is_what_is_decided(self, decision):
+        seen = []
+
+        def decide(overdue):
+            seen.append((overdue.phase.phase_id, overdue.kind, overdue.age))
+            return decision
+
+        limits = replace(LIMITS, decide=decide)
 
         difference = diff(end_at(at(-1)), [], remembered=[], limits=limits)
 
-        assert difference.finding is Finding.EXPIRE
+        assert difference.finding.value == decision.value
+        assert seen == [("1", "END", timedelta(hours=1))]
 
     @pytest.mark.parametrize(
         ("row", "finding"),
@@ -236,6 +270,15 @@ class TestDiff:
 
         assert difference.finding is finding
 
+    def test_leaves_the_jobs_of_a_phase_that_contradicts_itself_alone(self):
+        wrong = planned(phase(scheduled_start_at=at(5), scheduled_end_at=at(4)))
+        row = Row(S.SCHEDULED, at(9))
+
+        for expected in wrong.values():
+            difference = diff(expected, [row], remembered=[], limits=LIMITS)
+
+            assert difference.finding is Finding.CONTRADICTORY
+
     def test_leaves_the_job_of_a_transition_without_instant_alone(self):
         undated = planned(phase())["1", "END"]
 
@@ -278,7 +321,7 @@ def carry_out(difference, past):
     match difference.finding:
         case Finding.SCHEDULE | Finding.FIRE:
             return [*past, Row(S.SCHEDULED, due_at, due_at)]
-        case Finding.EXPIRE:
+        case Finding.EXPIRE | Finding.ASK:
             return [*past, Row(S.EXPIRED, due_at, due_at)]
         case Finding.MOVE:
             moved = replace(live, current_status=S.CANCELLED, replaced_by="another")

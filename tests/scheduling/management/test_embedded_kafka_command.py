@@ -56,6 +56,16 @@ class TestEmbeddedKafkaCommand:
         assert set(topics) == set(ALL_TOPICS)
         assert {len(topic.partitions) for topic in topics.values()} == {3}
 
+    def test_serves_the_topics_of_handlers_of_ones_own(self, monkeypatch):
+        monkeypatch.setenv(
+            "AUTOPILOT_EVENT_HANDLERS", "billing=scheduling.messages.show_key"
+        )
+        with embedded_kafka("--port", "0") as process:
+            client = AdminClient({"bootstrap.servers": told(process, "bootstrap")})
+            topics = client.list_topics(timeout=5).topics
+
+        assert set(topics) == {*ALL_TOPICS, "billing", "billing.dlq"}
+
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
     def test_ends_well_when_asked_to(self, number):
         with embedded_kafka("--port", "0") as process:

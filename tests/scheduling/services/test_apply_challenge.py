@@ -11,21 +11,20 @@ from scheduling.domain.actors import CONSUMER
 from scheduling.domain.challenges import Challenge, Phase, Reading, Scope
 from scheduling.domain.errors import OperationNotPermittedError, ServiceUnavailableError
 from scheduling.domain.lifecycle import TransitionStatus
-from scheduling.domain.plan import Finding
+from scheduling.domain.plan import Decision, Finding
 from scheduling.models import AuditEntry, ScheduledTransition, SettledTransition
 from scheduling.models import Challenge as ChallengeRow
 from scheduling.models import Phase as PhaseRow
 from scheduling.services import unproven
 from scheduling.services.apply_challenge import (
-    OutcomeUnknownError,
     Verdict,
     apply_challenge,
     apply_challenges,
-    prove_outcomes,
 )
 from scheduling.services.cancel import cancel_transition
 from scheduling.services.clean_up import clean_up
 from scheduling.services.schedule import schedule_transition
+from scheduling.services.unproven import OutcomeUnknownError, prove_by_id
 from scheduling.services.update import Update, update_transition
 from tests.support.histories import (
     COMPLETED,
@@ -539,7 +538,7 @@ class TestApplyUnproven:
 @pytest.mark.django_db(transaction=True)
 class TestProveOutcomes(TestApplyUnproven):
     def test_lets_a_job_be_moved_that_is_not_on_the_topic(self, apply, now, job, topic):
-        proven = prove_outcomes([job.job_id], now=now)
+        proven = prove_by_id([job.job_id], now=now)
 
         apply(reading(*ends(now, 5)), proven=proven)
 
@@ -548,7 +547,7 @@ class TestProveOutcomes(TestApplyUnproven):
         assert chain_breaks(job.job_id) == []
 
     def test_lets_a_job_be_cancelled_that_is_not_on_the_topic(self, apply, now, job, topic):
-        proven = prove_outcomes([job.job_id], now=now)
+        proven = prove_by_id([job.job_id], now=now)
 
         apply(reading(status="CANCELLED"), proven=proven)
 
@@ -557,7 +556,7 @@ class TestProveOutcomes(TestApplyUnproven):
     def test_completes_a_job_that_is(self, apply, now, job, topic):
         topic[job.event_id] = unproven.FoundEvent(0, 7, now)
 
-        proven = prove_outcomes([job.job_id], now=now)
+        proven = prove_by_id([job.job_id], now=now)
         apply(reading(*ends(now, 5)), proven=proven)
 
         assert columns(job)["status"] == "completed"
@@ -566,7 +565,7 @@ class TestProveOutcomes(TestApplyUnproven):
     def test_counts_for_the_attempt_that_was_searched_for_only(
         self, apply, now, job, topic
     ):
-        proven = prove_outcomes([job.job_id], now=now)
+        proven = prove_by_id([job.job_id], now=now)
         ScheduledTransition.objects.filter(pk=job.pk).update(unproven_since=now + hours(1))
 
         with pytest.raises(OutcomeUnknownError):
@@ -576,10 +575,10 @@ class TestProveOutcomes(TestApplyUnproven):
         topic["down"] = True
 
         with pytest.raises(ServiceUnavailableError):
-            prove_outcomes([job.job_id], now=now)
+            prove_by_id([job.job_id], now=now)
 
     def test_passes_over_a_job_that_is_gone(self, now):
-        assert prove_outcomes(["job-1-2-3"], now=now) == {}
+        assert prove_by_id(["job-1-2-3"], now=now) == {}
 
 
 class TestApplyChallenges:
@@ -620,13 +619,23 @@ class TestApplyChallenges:
 
         assert not ChallengeRow.objects.exists()
 
-    def test_expires_what_is_overdue_where_it_may_not_fire(self, now):
+    @pytest.mark.parametrize(
+        ("decision", "status", "reason"),
+        [
+            (Decision.FIRE, "scheduled", ""),
+            (Decision.EXPIRE, "expired", ": found overdue by more than the age limit"),
+            (Decision.ASK, "expired", ": found overdue: a person decides"),
+        ],
+    )
+    def test_does_with_what_is_overdue_as_is_decided(self, now, decision, status, reason):
         (applied,) = apply_challenges(
-            [reading(*ends(now, -1))], actor=CONSUMER, now=now, fires_overdue=False
+            [reading(*ends(now, -1))], actor=CONSUMER, now=now, decide=lambda _: decision
         )
 
-        assert applied.counts == {Finding.EXPIRE: 1}
-        assert [row[2] for row in jobs()] == ["expired"]
+        assert applied.counts == {Finding(decision.value): 1}
+        assert [row[2] for row in jobs()] == [status]
+        (entry,) = audit_of(ScheduledTransition.objects.get().job_id)
+        assert entry.reason == f"autopilot.challenge.update, by admin{reason}"
 
     def test_tells_a_message_of_another_operator_from_the_first(self, now):
         one = reading(*ends(now, 5))

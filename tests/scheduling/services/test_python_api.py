@@ -1,3 +1,5 @@
+import json
+from collections import UserDict
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -10,16 +12,31 @@ from scheduling.domain.errors import (
     JobNotFoundError,
     JobNotUpdatableError,
     OperationNotPermittedError,
+    ServiceUnavailableError,
 )
-from scheduling.domain.phases import read_phase_data
-from scheduling.models import ScheduledTransition
+from scheduling.domain.phases import format_instant, read_phase_data
+from scheduling.messages import UnusableMessageError
+from scheduling.models import AuditEntry, OutgoingRecord, ScheduledTransition
 from scheduling.services import (
+    adjust_schedules,
     cancel_scheduled_transition,
     get_all_scheduled_transitions,
+    handle_challenge_update,
+    handle_command,
+    handle_phase_transition,
     schedule_phase_transition,
     update_scheduled_transition,
 )
-from tests.support.histories import COMPLETED, RUNNING, columns, make_job, state_of
+from tests.support.histories import (
+    COMPLETED,
+    RUNNING,
+    UNPROVEN,
+    audit_of,
+    columns,
+    make_job,
+    state_of,
+)
+from tests.support.topic import cut_off, put_event
 
 
 @pytest.mark.django_db
@@ -145,3 +162,185 @@ class TestGetAllScheduledTransitions:
     def test_names_a_filter_that_does_not_exist(self):
         with pytest.raises(InvalidRequestError, match="projectID"):
             get_all_scheduled_transitions(projectID=5)
+
+
+def of_job(job, **fields):
+    """Return the payload of a transition that somebody else published for a job."""
+    return {
+        "projectId": int(job.project_id),
+        "phaseId": int(job.phase_id),
+        "phaseTypeName": "Registration",
+        "state": job.state,
+        "operator": "other-service",
+        "projectStatus": "ACTIVE",
+        **fields,
+    }
+
+
+NO_OBJECTS = [None, 5, "text", [], [("projectId", 1)]]
+
+
+@pytest.mark.django_db(transaction=True)
+class TestHandlePhaseTransition:
+    def test_cancels_the_live_job_as_overtaken(self, now):
+        job = make_job(now=now)
+
+        assert handle_phase_transition(of_job(job)) == "overtaken"
+
+        assert columns(job)["status"] == "cancelled"
+        last = audit_of(job.job_id)[-1]
+        assert (last.action, last.actor) == ("transition.overtaken", "kafka:other-service")
+        assert last.changes == {"record": "", "eventId": ""}
+
+    def test_says_what_became_of_it(self, now):
+        running = make_job(RUNNING, now=now)
+        done = make_job(COMPLETED, now=now)
+
+        assert handle_phase_transition(of_job(running)) == "running"
+        assert handle_phase_transition(UserDict(of_job(done))) == "idle"
+
+    @pytest.mark.parametrize("payload", [*NO_OBJECTS, {}, {"projectId": 1, "state": "X"}])
+    def test_refuses_what_it_can_not_understand(self, payload):
+        with pytest.raises(UnusableMessageError):
+            handle_phase_transition(payload)
+
+    def test_searches_first_where_an_outcome_is_unknown(self, now, kafka):
+        absent, there = make_job(UNPROVEN, now=now), make_job(UNPROVEN, now=now)
+        put_event(there, at=now)
+
+        assert handle_phase_transition(of_job(absent)) == "overtaken"
+        assert handle_phase_transition(of_job(there)) == "idle"
+
+        assert columns(there)["status"] == "completed"
+
+    def test_changes_nothing_where_the_topic_can_not_be_searched(
+        self, now, settings, monkeypatch
+    ):
+        monkeypatch.setattr("scheduling.services.unproven.SEARCH_SECONDS", 0.5)
+        job = make_job(UNPROVEN, now=now)
+        before = state_of(job)
+        cut_off(settings)
+
+        with pytest.raises(ServiceUnavailableError):
+            handle_phase_transition(of_job(job))
+
+        assert state_of(job) == before
+
+
+@pytest.mark.django_db(transaction=True)
+class TestHandleChallengeUpdate:
+    def payload(self, now, **fields):
+        phase = {
+            "phaseId": 67890,
+            "phaseTypeName": "Registration",
+            "endTime": format_instant(now + timedelta(hours=1)),
+        }
+        values = {"projectId": 12345, "challengeId": 777, "status": "ACTIVE"}
+        return {**values, "operator": "admin", "phases": [phase], **fields}
+
+    def test_schedules_what_upstream_wants(self, now):
+        told = handle_challenge_update(self.payload(now))
+
+        assert told == {"verdict": "planned", "counts": {"schedule": 1}, "cancelled": []}
+        assert ScheduledTransition.objects.get().challenge_id == "777"
+
+    def test_cancels_the_jobs_of_a_challenge_that_is_over(self, now):
+        handle_challenge_update(UserDict(self.payload(now)))
+        job = ScheduledTransition.objects.get()
+
+        told = handle_challenge_update(self.payload(now, status="CANCELLED"))
+
+        assert (told["verdict"], told["cancelled"]) == ("over", [job.job_id])
+        assert columns(job)["status"] == "cancelled"
+
+    @pytest.mark.parametrize("payload", [*NO_OBJECTS, {}, {"projectId": "1"}])
+    def test_refuses_what_it_can_not_understand(self, payload):
+        with pytest.raises(UnusableMessageError):
+            handle_challenge_update(payload)
+
+
+@pytest.mark.django_db(transaction=True)
+class TestHandleCommand:
+    def test_returns_the_answer_that_is_also_sent(self, phase_data):
+        command = {"command": "Schedule_Phase_Transition", **phase_data()}
+
+        answer = handle_command({**command, "correlationId": "c-1"})
+
+        job = ScheduledTransition.objects.get()
+        assert answer == {
+            "command": "Schedule_Phase_Transition",
+            "correlationId": "c-1",
+            "success": True,
+            "code": None,
+            "message": f"{job.job_id} scheduled for {format_instant(job.due_at)}",
+            "jobIds": [job.job_id],
+        }
+        (row,) = OutgoingRecord.objects.all()
+        assert json.loads(bytes(row.value))["payload"] == answer
+
+    def test_returns_why_it_was_refused(self):
+        answer = handle_command(UserDict({"command": "recover", "operator": "eve"}))
+
+        assert (answer["success"], answer["code"]) == (False, "permission_denied")
+        assert AuditEntry.objects.get().actor == "kafka:eve"
+
+    @pytest.mark.parametrize(
+        "payload", [*NO_OBJECTS, {}, {"command": "no such"}, {"command": 5}]
+    )
+    def test_refuses_what_is_no_command(self, payload):
+        with pytest.raises(UnusableMessageError):
+            handle_command(payload)
+
+        assert not OutgoingRecord.objects.exists()
+
+    def test_searches_first_where_an_outcome_is_unknown(self, now, kafka):
+        absent = make_job(UNPROVEN, now=now, project_id="5")
+        there = make_job(UNPROVEN, now=now, project_id="5")
+        put_event(there, at=now)
+
+        answer = handle_command(
+            {"command": "cancel_schedule", "operator": "admin", "projectId": 5}
+        )
+
+        assert answer["jobIds"] == [absent.job_id]
+        assert columns(there)["status"] == "completed"
+        assert OutgoingRecord.objects.count() == 1
+
+    def test_changes_and_answers_nothing_where_the_topic_can_not_be_searched(
+        self, now, settings, monkeypatch
+    ):
+        monkeypatch.setattr("scheduling.services.unproven.SEARCH_SECONDS", 0.5)
+        job = make_job(UNPROVEN, now=now, project_id="5")
+        before = state_of(job)
+        cut_off(settings)
+
+        with pytest.raises(ServiceUnavailableError):
+            handle_command(
+                {"command": "cancel_schedule", "operator": "admin", "projectId": 5}
+            )
+
+        assert state_of(job) == before
+        assert not OutgoingRecord.objects.exists()
+
+
+@pytest.mark.django_db
+class TestAdjustSchedules:
+    def test_moves_jobs_and_returns_the_api_s_answer(self, operator, phase_data):
+        schedule_phase_transition(phase_data(), actor=operator)
+        later = phase_data(due_in=7200)
+        change = {name: later[name] for name in ("projectId", "phaseId", "state")}
+        change["newEndTime"] = later["endTime"]
+
+        dry = adjust_schedules([change], actor=operator, dry_run=True, on_conflict="skip")
+        answer = adjust_schedules(
+            [change], actor=operator, dry_run=False, on_conflict="skip"
+        )
+
+        assert (dry["dryRun"], dry["rescheduledCount"]) == (True, 1)
+        new_id = answer["details"]["rescheduled"][0]["newJobId"]
+        (job,) = get_all_scheduled_transitions()
+        assert job["jobId"] == new_id
+
+    def test_refuses_what_can_t_be_understood(self, operator):
+        with pytest.raises(InvalidRequestError):
+            adjust_schedules([{}], actor=operator, dry_run=False, on_conflict="reject")

@@ -1,0 +1,22 @@
+"""System checks of what a wrong setting would break quietly."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from django.core.checks import CheckMessage, Error, register
+from django.core.exceptions import ImproperlyConfigured
+
+from recovery.strategies import decider
+from scheduling.conf import recovery_settings
+
+
+@register
+def check_strategies(
+    app_configs: Sequence[Any] | None, **kwargs: object
+) -> list[CheckMessage]:
+    """Refuse strategies that can't be imported, before something is overdue."""
+    try:
+        decider(recovery_settings())
+    except ImproperlyConfigured as error:
+        return [Error(str(error), id="recovery.E001")]
+    return []

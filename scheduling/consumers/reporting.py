@@ -1,0 +1,98 @@
+"""What a consumer tells of itself, for whoever looks after it."""
+
+import logging
+import os
+import socket
+import time
+from datetime import datetime
+from typing import Any
+
+from confluent_kafka import Consumer, KafkaException
+from django.db import Error as DatabaseError
+from django.db import connection
+from django.utils import timezone
+
+from scheduling.domain.phases import format_instant
+from scheduling.models import ProcessState
+
+logger = logging.getLogger("autopilot.consumer")
+
+EVERY_SECONDS = 2.0
+KIND = "consumer"
+
+
+class Report:
+    """Writes this consumer's row now and then, and takes it away at the end."""
+
+    def __init__(self) -> None:
+        self._started_at = timezone.now()
+        self._written_at = 0.0
+        self._paused_since: datetime | None = None
+        self._pause_reason = ""
+
+    def pause(self, reason: str) -> None:
+        """Note that consumption waits, and for what."""
+        self._paused_since = self._paused_since or timezone.now()
+        self._pause_reason = reason
+
+    def resume(self) -> None:
+        """Note that it goes on."""
+        self._paused_since, self._pause_reason = None, ""
+
+    def write(self, consumer: Consumer, *, handled: int) -> None:
+        """Write the row, if the last time was long enough ago."""
+        if time.monotonic() < self._written_at + EVERY_SECONDS:
+            return
+        self._written_at = time.monotonic()
+        figures = {
+            "handled": handled,
+            "isPaused": self._paused_since is not None,
+            "pausedSince": (
+                format_instant(self._paused_since) if self._paused_since else None
+            ),
+            "pauseReason": self._pause_reason,
+            "lag": _lag(consumer),
+        }
+        try:
+            ProcessState.objects.update_or_create(
+                **self._key(),
+                defaults={
+                    "started_at": self._started_at,
+                    "seen_at": timezone.now(),
+                    "figures": figures,
+                },
+            )
+        except DatabaseError as error:
+            # The handling of the next record meets it too, and waits. Where none comes,
+            # nobody else would replace a connection that broke.
+            connection.close()
+            logger.debug("the consumer's figures are not written: %s", error)
+
+    def remove(self) -> None:
+        """Take the row away: this consumer ends in order."""
+        try:
+            ProcessState.objects.filter(**self._key()).delete()
+        except DatabaseError as error:
+            logger.debug("the consumer's figures stay: %s", error)
+
+    def _key(self) -> dict[str, Any]:
+        """Return what identifies this process."""
+        return {"kind": KIND, "host": socket.gethostname()[:255], "pid": os.getpid()}
+
+
+def _lag(consumer: Consumer) -> dict[str, int]:
+    """Return how many records of each assigned partition are still to be handled.
+
+    From what the client knows of the partitions' ends; the broker is not asked.
+    """
+    lag: dict[str, int] = {}
+    try:
+        for place in consumer.position(consumer.assignment()):
+            _, end = consumer.get_watermark_offsets(place, cached=True)
+            if end >= 0:
+                lag[f"{place.topic}[{place.partition}]"] = max(
+                    0, end - max(0, place.offset)
+                )
+    except KafkaException:
+        return {}
+    return lag

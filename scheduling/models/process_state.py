@@ -1,0 +1,28 @@
+"""What each long-running process last said of itself."""
+
+from django.db import models
+from typing_extensions import override
+
+
+class ProcessState(models.Model):
+    """One process, as it last reported; a dead one's `seen_at` grows old.
+
+    figures: what its kind has to tell, such as a consumer's lag by partition.
+    """
+
+    kind = models.CharField(max_length=20)
+    host = models.CharField(max_length=255)
+    pid = models.PositiveIntegerField()
+    started_at = models.DateTimeField()
+    seen_at = models.DateTimeField()
+    figures = models.JSONField(default=dict)
+
+    class Meta:
+        ordering = ["kind", "host", "pid"]
+        constraints = [
+            models.UniqueConstraint(fields=["kind", "host", "pid"], name="process_once")
+        ]
+
+    @override
+    def __str__(self) -> str:
+        return f"{self.kind} {self.pid} on {self.host}"

@@ -1,0 +1,157 @@
+"""Requests that may be repeated: the first answer is kept and given again.
+
+A request is taken before it is handled and its answer stored after. What lies between is
+the services' own transaction: Kafka may be asked in it, so that one transaction around
+all is not to be had. Where the process dies in between, the repeated request is handled
+afresh, which changes nothing that the first one changed already: to schedule, to cancel
+and to retry are idempotent by themselves.
+"""
+
+import uuid
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import NamedTuple
+
+from django.db import transaction
+
+from scheduling.adapters.owner import Owner
+from scheduling.domain.errors import ConflictError
+from scheduling.models import IdempotencyKey
+
+# How long an answer is kept (a client that repeats after that asks anew).
+KEPT = timedelta(hours=24)
+# No request is handled for so long; one that was is taken over by the next twin. On the
+# host that handled it a dead process is noticed at once.
+LEASE = timedelta(seconds=30)
+BATCH = 1_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """One request under a key.
+
+    actor: whose key it is, as the audit names the actor.
+    fingerprint: see `IdempotencyKey`.
+    """
+
+    actor: str
+    key: str
+    fingerprint: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """A stored answer: status, body as it was sent, and the headers that belong to it."""
+
+    status: int
+    content: str
+    headers: dict[str, str]
+
+
+class Ticket(NamedTuple):
+    """Says that its holder is the one to handle a request."""
+
+    row: int
+    token: uuid.UUID
+
+
+def take(asked: Asked, *, now: datetime) -> Ticket | Answer | None:
+    """Take the request to be handled, or return its answer.
+
+    Returns:
+        A ticket to store the answer with, where the caller is to handle the request; the
+        answer, where it was handled; None, while somebody else handles it.
+
+    Raises:
+        ConflictError: The key was given with another request.
+    """
+    made = IdempotencyKey(
+        actor=asked.actor,
+        key=asked.key,
+        fingerprint=asked.fingerprint,
+        created_at=now,
+        taken_at=now,
+        owner=str(Owner.current()),
+    )
+    IdempotencyKey.objects.bulk_create([made], ignore_conflicts=True)
+    return look(asked, now=now, made=made)
+
+
+def look(
+    asked: Asked, *, now: datetime, made: IdempotencyKey | None = None
+) -> Ticket | Answer | None:
+    """Return as `take` does, without adding a row; for whoever waits.
+
+    Args:
+        made: The row that the caller has just tried to add.
+    """
+    row = IdempotencyKey.objects.filter(actor=asked.actor, key=asked.key).first()
+    if row is None:
+        # Its first request failed, and may be made again.
+        return None if made else take(asked, now=now)
+    if made is not None and row.token == made.token:
+        return Ticket(row.pk, row.token)
+    if row.created_at <= now - KEPT:
+        return _take_over(row, asked, now=now, created_at=now)
+    if row.fingerprint != asked.fingerprint:
+        raise ConflictError(
+            "the Idempotency-Key was given with another request; use a new key"
+        )
+    if row.status is not None:
+        return Answer(status=row.status, content=row.content, headers=row.headers)
+    if _is_abandoned(row, now=now):
+        return _take_over(row, asked, now=now, created_at=row.created_at)
+    return None
+
+
+def _is_abandoned(row: IdempotencyKey, *, now: datetime) -> bool:
+    """Tell whether whoever took the request can't be handling it any more."""
+    if row.taken_at <= now - LEASE:
+        return True
+    return Owner.parse(row.owner).is_dead(claimed_at=row.taken_at)
+
+
+def _take_over(
+    row: IdempotencyKey, asked: Asked, *, now: datetime, created_at: datetime
+) -> Ticket | None:
+    """Take a row that nobody holds any more; None where another was faster."""
+    token = uuid.uuid4()
+    held = IdempotencyKey.objects.filter(pk=row.pk, token=row.token)
+    taken = held.update(
+        token=token,
+        owner=str(Owner.current()),
+        fingerprint=asked.fingerprint,
+        created_at=created_at,
+        taken_at=now,
+        status=None,
+        content="",
+        headers={},
+    )
+    return Ticket(row.pk, token) if taken else None
+
+
+def store(ticket: Ticket, answer: Answer) -> None:
+    """Keep the answer for whoever repeats the request.
+
+    Whoever was taken for dead, and overtaken, stores nothing.
+    """
+    IdempotencyKey.objects.filter(pk=ticket.row, token=ticket.token).update(
+        status=answer.status, content=answer.content, headers=answer.headers
+    )
+
+
+def let_go(ticket: Ticket) -> None:
+    """Forget a request that is to be handled again when it is repeated."""
+    IdempotencyKey.objects.filter(pk=ticket.row, token=ticket.token).delete()
+
+
+def forget_old_answers(*, now: datetime) -> int:
+    """Delete what is older than a day; return how many."""
+    forgotten = 0
+    while True:
+        with transaction.atomic():
+            old = IdempotencyKey.objects.filter(created_at__lte=now - KEPT)
+            keys = list(old.order_by("created_at").values_list("pk", flat=True)[:BATCH])
+            forgotten += IdempotencyKey.objects.filter(pk__in=keys).delete()[0]
+        if len(keys) < BATCH:
+            return forgotten

@@ -1,0 +1,128 @@
+"""What becomes of records that are handed to Kafka, beside what publishing tests."""
+
+import pytest
+from django.conf import settings as django_settings
+from django.core.exceptions import ImproperlyConfigured
+
+from scheduling.adapters import event_publisher
+from scheduling.adapters.event_publisher import (
+    EventPublisher,
+    OutgoingRecord,
+    Verdict,
+    process_publisher,
+    publisher_class,
+)
+from scheduling.topics import COMMAND_RESULT, PHASE_TRANSITION
+
+
+class OwnPublisher(EventPublisher):
+    """What somebody may plug in."""
+
+
+class NoPublisher:
+    """Lacks nearly all."""
+
+    def publish(self):
+        """Do nothing."""
+
+
+def a_record(value=b"small", *, topic=COMMAND_RESULT, key=b"k"):
+    return OutgoingRecord(topic=topic, key=key, value=value, headers={}, timestamp_ms=0)
+
+
+@pytest.fixture
+def publish(kafka):
+    """Return a publisher's `publish`; it may send records of 2,000 bytes."""
+    client = {**django_settings.KAFKA_CLIENT, "message.max.bytes": 2_000}
+    publisher = EventPublisher(client, message_timeout_ms=10_000)
+    yield lambda *records: publisher.publish(
+        records, deadline_seconds=15, while_waiting=lambda: True
+    )
+    publisher.close()
+
+
+@pytest.fixture
+def name(settings):
+    """Return one who names the class in AUTOPILOT_EVENT_PUBLISHER."""
+
+    def set_path(path):
+        settings.MESSAGES = settings.MESSAGES.model_copy(update={"event_publisher": path})
+
+    return set_path
+
+
+class TestPublish:
+    def test_tells_what_is_too_large_from_other_outcomes(self, publish):
+        large, small = publish(a_record(b"x" * 3_000), a_record(key=b"other"))
+
+        assert (large.verdict, large.is_too_large) == (Verdict.REFUSED, True)
+        assert (small.verdict, small.is_too_large) == (Verdict.ACKNOWLEDGED, False)
+
+    def test_holds_back_what_follows_a_refused_record_of_the_key_on_its_topic(
+        self, publish
+    ):
+        outcomes = publish(
+            a_record(b"x" * 3_000),
+            a_record(),
+            a_record(topic=PHASE_TRANSITION),
+            a_record(key=b"other"),
+            a_record(key=None),
+        )
+
+        assert [outcome.verdict for outcome in outcomes] == [
+            Verdict.REFUSED,
+            Verdict.NOT_SENT,
+            Verdict.ACKNOWLEDGED,
+            Verdict.ACKNOWLEDGED,
+            Verdict.ACKNOWLEDGED,
+        ]
+
+    def test_may_be_of_records_larger_than_the_clients_default(self, kafka):
+        publisher = EventPublisher(django_settings.KAFKA_CLIENT, message_timeout_ms=10_000)
+
+        (outcome,) = publisher.publish(
+            [a_record(b"x" * 1_040_000)], deadline_seconds=15, while_waiting=lambda: True
+        )
+
+        assert outcome.verdict is Verdict.ACKNOWLEDGED
+        publisher.close()
+
+
+class TestPublisherClass:
+    def test_is_ours_unless_told_otherwise(self):
+        assert publisher_class() is EventPublisher
+
+    def test_is_what_the_setting_names(self, name):
+        name(f"{__name__}.OwnPublisher")
+
+        assert publisher_class() is OwnPublisher
+
+    @pytest.mark.parametrize(
+        ("path", "says"),
+        [
+            ("no_such_module.Publisher", "No module named"),
+            ("scheduling.topics.Nothing", "Nothing"),
+            ("nodots", "nodots"),
+            (f"{__name__}.a_record", "is no class"),
+            (f"{__name__}.NoPublisher", "lacks warm_up, is_in_reach, close"),
+        ],
+    )
+    def test_is_refused_where_it_is_none(self, name, path, says):
+        name(path)
+
+        with pytest.raises(ImproperlyConfigured) as caught:
+            publisher_class()
+
+        assert str(caught.value).startswith("AUTOPILOT_EVENT_PUBLISHER: ")
+        assert says in str(caught.value)
+
+
+class TestProcessPublisher:
+    def test_is_one_for_the_process(self, name, monkeypatch):
+        monkeypatch.setattr(event_publisher, "_publisher", None)
+        name(f"{__name__}.OwnPublisher")
+
+        first = process_publisher()
+
+        assert type(first) is OwnPublisher
+        assert process_publisher() is first
