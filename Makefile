@@ -57,7 +57,8 @@ test-real: | $(UV) ## Run the tests on DATABASE_URL and KAFKA_BOOTSTRAP_SERVERS
 		echo "test-real: set DATABASE_URL (postgres://...) and KAFKA_BOOTSTRAP_SERVERS" >&2; \
 		exit 1; \
 	}
-	$(DEV) pytest $(TOGETHER)
+	$(DEV) pytest $(TOGETHER) -m "not alone"
+	$(DEV) pytest -m alone
 
 check: lint test ## All that has to be green: lint and test
 

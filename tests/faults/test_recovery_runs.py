@@ -112,7 +112,8 @@ class TestKilledRun:
         assert kills >= 5
         assert json.loads(out)["status"] == "COMPLETED"
         dead = RecoveryRun.objects.filter(status="FAILED")
-        assert dead.count() == kills
+        # The last may have been through when it was killed.
+        assert kills - 1 <= dead.count() <= kills
         assert all("process died" in run.errors[-1]["reason"] for run in dead)
         assert RecoveryRun.objects.open().count() == 0
         # Each transition once, as one run without a disturbance makes them.

@@ -13,7 +13,7 @@ from recovery.results import Trigger
 from recovery.services.runs import Request, ask_for_run, take
 from recovery.tasks import expire_overdue
 from scheduling.adapters.clock import database_now
-from scheduling.adapters.owner import Owner
+from scheduling.adapters.owner import Owner, host_identity
 from scheduling.models import ProcessState
 from tests.recovery.services.test_runs import kill
 from tests.support.histories import audit_of, columns, make_job
@@ -74,7 +74,7 @@ class TestStart:
         "fields",
         [
             {"seconds_ago": 60},
-            {"owner": Owner(host=Owner.current().host, process="1@0", session="")},
+            {"owner": Owner(host=host_identity(), process="1@0", session="")},
         ],
         ids=["not seen for a minute", "dead"],
     )

@@ -55,7 +55,7 @@ from tests.support.message_cases import load, names
 from tests.support.raw_producer import send_with_headers
 
 # Plays share one consumer and one database, and each has ids of its own.
-pytestmark = pytest.mark.timeout(60)
+pytestmark = [pytest.mark.alone, pytest.mark.timeout(60)]
 PERSON = user_actor("olivia", role=Role.OPERATOR)
 NAMES_OF_PHASES = {"67890": "Registration", "67891": "Submission", "67892": "Review"}
 

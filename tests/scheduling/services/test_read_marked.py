@@ -2,8 +2,12 @@
 
 import itertools
 import json
+import os
+import subprocess
+import sys
 import time
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from django.db import connection, connections
@@ -330,5 +334,28 @@ class TestTask:
         assert ChallengeRow.objects.get().must_be_read_since is None
         assert ScheduledTransition.objects.live().count() == 1
 
-    def test_is_a_chore(self, settings):
-        assert "scheduling.tasks.read_marked_challenges" in settings.CHORES
+    @pytest.mark.parametrize(
+        ("environment", "is_chore"),
+        [
+            ({"CHALLENGE_SERVICE_URL": "https://upstream.example.org"}, True),
+            ({"RECOVERY_CHALLENGE_SERVICE_MOCK_MODE": "true"}, True),
+            ({}, False),
+        ],
+    )
+    def test_is_a_chore_where_there_is_a_service(self, environment, is_chore):
+        told = subprocess.run(
+            [
+                sys.executable,
+                "-c",
+                "from autopilot_site.settings import CHORES;"
+                "print('scheduling.tasks.read_marked_challenges' in CHORES)",
+            ],
+            env={"PATH": os.environ["PATH"], "DEBUG": "1", **environment},
+            cwd=Path(__file__).resolve().parents[3],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+
+        assert told.stdout.strip() == str(is_chore)
