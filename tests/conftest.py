@@ -31,7 +31,12 @@ DatabaseOperations.sql_flush = _flush_past_the_triggers
 # Tests that start processes of the product, in two groups: run all at once they would
 # starve one another, and the promises that they time.
 PROCESS_GROUPS = {
-    "one": ("test_kills.py", "test_cluster.py", "test_races.py"),
+    "one": (
+        "test_kills.py",
+        "test_cluster.py",
+        "test_races.py",
+        "test_consumer_faults.py",
+    ),
     "two": (
         "test_outages.py",
         "test_recovery_runs.py",
@@ -39,7 +44,6 @@ PROCESS_GROUPS = {
         "test_benchmark_command.py",
         "test_consume_events.py",
         "test_message_cases.py",
-        "test_consumer_faults.py",
         "test_gunicorn.py",
         "test_audit_gunicorn.py",
         "test_readme.py",
