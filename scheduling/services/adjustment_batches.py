@@ -11,13 +11,12 @@ import uuid
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.db import transaction
-
 from scheduling.domain.actors import Actor
 from scheduling.domain.adjustment_request import AdjustmentRequest
 from scheduling.domain.errors import ConflictError
 from scheduling.domain.phases import format_instant
 from scheduling.models import AdjustmentBatch
+from scheduling.services.forget import forget
 
 KEPT = timedelta(days=30)
 BATCH = 1_000
@@ -106,11 +105,5 @@ def _fingerprint(request: AdjustmentRequest) -> str:
 
 def forget_old_batches(*, now: datetime) -> int:
     """Delete what is older than 30 days; return how many."""
-    forgotten = 0
-    while True:
-        with transaction.atomic():
-            old = AdjustmentBatch.objects.filter(created_at__lte=now - KEPT)
-            keys = list(old.order_by("created_at").values_list("pk", flat=True)[:BATCH])
-            forgotten += AdjustmentBatch.objects.filter(pk__in=keys).delete()[0]
-        if len(keys) < BATCH:
-            return forgotten
+    old = AdjustmentBatch.objects.filter(created_at__lte=now - KEPT)
+    return forget(old, order_by="created_at", size=BATCH)

@@ -7,6 +7,7 @@ from scheduling.adapters.inserts import new_row
 from scheduling.domain.actors import Actor, Role
 from scheduling.domain.lifecycle import TransitionStatus
 from scheduling.domain.phases import format_instant
+from scheduling.domain.texts import printable
 from scheduling.models import AuditEntry, ScheduledTransition
 
 # What the column of the actor holds.
@@ -56,8 +57,7 @@ def entry(
     Raises:
         ValueError: The action is not one of `ACTIONS`.
     """
-    if action not in ACTIONS:
-        raise ValueError(f"unknown audit action {action!r}")
+    _check(action)
     made: AuditEntry = new_row(
         AuditEntry,
         at=now,
@@ -91,6 +91,28 @@ def record(
     entry(action, job, actor=actor, now=now, old=old, changes=changes, reason=reason).save()
 
 
+def _write(
+    action: str, *, actor: str, role: Role | None, now: datetime, **values: Any
+) -> None:
+    """Write an entry that has no job.
+
+    Raises:
+        ValueError: The action is not one of `ACTIONS`.
+    """
+    _check(action)
+    AuditEntry(at=now, action=action, actor=actor, role=role or "", **values).save()
+
+
+def _check(action: str) -> None:
+    """Refuse an action that nobody registered.
+
+    Raises:
+        ValueError: It is not one of `ACTIONS`.
+    """
+    if action not in ACTIONS:
+        raise ValueError(f"unknown audit action {action!r}")
+
+
 def record_refusal(
     *,
     actor_name: str,
@@ -106,14 +128,14 @@ def record_refusal(
         actor_name: `user:NAME`; a user without any role is no `Actor`.
         path: Escaped, as in an address.
     """
-    AuditEntry(
-        at=now,
-        action="access.refused",
+    _write(
+        "access.refused",
         actor=actor_name,
-        role=role or "",
+        role=role,
+        now=now,
         changes={"method": method, "path": path},
         request_id=request_id,
-    ).save()
+    )
 
 
 def record_command(
@@ -134,18 +156,18 @@ def record_command(
         operator: As the command names it; empty where it names nobody.
         reason: What was answered.
     """
-    AuditEntry(
-        at=now,
-        action="command.done" if is_done else "command.refused",
+    _write(
+        "command.done" if is_done else "command.refused",
+        actor=f"kafka:{operator}",
+        role=Role.OPERATOR if is_done else None,
+        now=now,
         project_id=project_id,
         phase_id=phase_id,
         state=state,
-        actor=f"kafka:{operator}",
-        role=Role.OPERATOR if is_done else "",
         changes=changes,
         reason=reason,
         request_id=request_id,
-    ).save()
+    )
 
 
 def record_dead_letter(
@@ -161,17 +183,15 @@ def record_dead_letter(
     Raises:
         ValueError: The action is not one of `ACTIONS`.
     """
-    if action not in ACTIONS:
-        raise ValueError(f"unknown audit action {action!r}")
-    AuditEntry(
-        at=now,
-        action=action,
+    _write(
+        action,
         actor=actor.name,
-        role=actor.role.value,
+        role=actor.role,
+        now=now,
         changes=changes,
         reason=reason,
         request_id=actor.request_id,
-    ).save()
+    )
 
 
 def record_recovery(
@@ -194,18 +214,16 @@ def record_recovery(
     Raises:
         ValueError: The action is not one of `ACTIONS`.
     """
-    if action not in ACTIONS:
-        raise ValueError(f"unknown audit action {action!r}")
-    AuditEntry(
-        at=now,
-        action=action,
-        project_id=project_id,
+    _write(
+        action,
         actor=actor.name,
-        role=actor.role.value,
+        role=actor.role,
+        now=now,
+        project_id=project_id,
         changes=changes,
         reason=reason,
         request_id=actor.request_id or run_id,
-    ).save()
+    )
 
 
 def record_access(
@@ -229,24 +247,14 @@ def record_access(
     Raises:
         ValueError: The action is not one of `ACTIONS`.
     """
-    if action not in ACTIONS:
-        raise ValueError(f"unknown audit action {action!r}")
-    AuditEntry(
-        at=now,
-        action=action,
-        actor=f"user:{printable(name)}"[:LONGEST_ACTOR],
-        role=role or "",
+    _write(
+        action,
+        actor=f"user:{printable(name[:LONGEST_ACTOR])}"[:LONGEST_ACTOR],
+        role=role,
+        now=now,
         changes={"door": door, "address": address},
         reason=reason,
         request_id=request_id,
-    ).save()
-
-
-def printable(text: str) -> str:
-    """Return a text with what can't be seen, or stored, written as an escape."""
-    return "".join(
-        sign if sign.isprintable() else sign.encode("unicode_escape").decode()
-        for sign in text[:LONGEST_ACTOR]
     )
 
 

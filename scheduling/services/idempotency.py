@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from django.db import transaction
-
 from scheduling.adapters.owner import Owner
 from scheduling.domain.errors import ConflictError
 from scheduling.models import IdempotencyKey
+from scheduling.services.forget import forget
 
 # How long an answer is kept (a client that repeats after that asks anew).
 KEPT = timedelta(hours=24)
@@ -147,11 +146,5 @@ def let_go(ticket: Ticket) -> None:
 
 def forget_old_answers(*, now: datetime) -> int:
     """Delete what is older than a day; return how many."""
-    forgotten = 0
-    while True:
-        with transaction.atomic():
-            old = IdempotencyKey.objects.filter(created_at__lte=now - KEPT)
-            keys = list(old.order_by("created_at").values_list("pk", flat=True)[:BATCH])
-            forgotten += IdempotencyKey.objects.filter(pk__in=keys).delete()[0]
-        if len(keys) < BATCH:
-            return forgotten
+    old = IdempotencyKey.objects.filter(created_at__lte=now - KEPT)
+    return forget(old, order_by="created_at", size=BATCH)
