@@ -138,24 +138,6 @@ class OverrideCommand(ProductCommand):
         )
 
 
-class JobOverrideCommand(OverrideCommand):
-    """An override of one job, with the reason for it."""
-
-    is_reason_required = True
-
-    @override
-    def add_arguments(self, parser: CommandParser) -> None:
-        super().add_arguments(parser)
-        parser.add_argument("job_id", metavar="JOB_ID", help="the job's id")
-        parser.add_argument(
-            "--reason",
-            required=self.is_reason_required,
-            default="",
-            metavar="TEXT",
-            help="why, in your words; kept in the audit",
-        )
-
-
 def actor_of(options: Mapping[str, Any]) -> Actor:
     """Return whoever runs the command, as the audit names them."""
     return cli_actor(options.get("actor") or _login_name())
@@ -187,16 +169,6 @@ def _login_name() -> str:
         return getpass.getuser()
     except (KeyError, OSError, ImportError):
         return f"uid-{os.getuid()}"
-
-
-def printable(text: object) -> str:
-    """Return a text from outside without what a terminal would obey."""
-    return "".join(
-        character
-        if character.isprintable()
-        else character.encode("unicode_escape").decode()
-        for character in str(text)
-    )
 
 
 def _database_problem(error: Exception) -> Problem:

@@ -1,7 +1,5 @@
 """`manage.py recover`: one run of recovery, here and now."""
 
-import io
-import shutil
 import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,8 +10,6 @@ from typing import Any, Final
 from django.core.management.base import CommandError, CommandParser
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-from rich.table import Table
-from rich.text import Text
 from typing_extensions import override
 
 from recovery.results import COUNTERS, OPEN, RunStatus, Trigger
@@ -24,15 +20,14 @@ from recovery.services.runs import Request
 from scheduling.conf import recovery_settings
 from scheduling.domain.errors import ConflictError
 from scheduling.domain.phases import format_instant, wire_id
+from scheduling.domain.texts import printable
 from scheduling.management.base import (
     OverrideCommand,
     actor_of,
     outside_id,
-    printable,
 )
+from scheduling.management.tables import table_text
 
-# Where nobody looks at a terminal of some width, no cell is folded.
-WIDTH_OF_A_FILE: Final = 1_000
 # More lines than that nobody reads; the counters count all.
 MOST_SHOWN: Final = 10_000
 _PLAN_COLUMNS: Final = {
@@ -140,17 +135,9 @@ GET /api/v1/recovery/runs/RUN_ID/ answers; with --dry-run also "plan"."""
         if not plan:
             self.stdout.write("Nothing would be changed.")
             return
-        table = Table(*_PLAN_COLUMNS.values(), box=None, pad_edge=False)
-        for column in table.columns:
-            column.overflow = "fold"
-        for change in plan:
-            cells = [change[name] for name in _PLAN_COLUMNS]
-            table.add_row(*(Text("" if c is None else printable(c)) for c in cells))
+        rows = [[change[name] for name in _PLAN_COLUMNS] for change in plan]
         is_terminal = self.stdout.isatty()
-        width = shutil.get_terminal_size().columns if is_terminal else WIDTH_OF_A_FILE
-        text = io.StringIO()
-        Console(file=text, width=width, color_system=None).print(table)
-        self.stdout.write("\n".join(line.rstrip() for line in text.getvalue().splitlines()))
+        self.stdout.write(table_text(_PLAN_COLUMNS.values(), rows, is_terminal=is_terminal))
         if len(plan) == MOST_SHOWN:
             self.stdout.write(f"There is more: these are the first {MOST_SHOWN:,}.")
 

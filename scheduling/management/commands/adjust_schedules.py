@@ -17,15 +17,12 @@ from scheduling.api.parsers import LARGEST_BULK_BODY
 from scheduling.domain.adjustment_request import read_adjustment
 from scheduling.domain.changes import OnConflict
 from scheduling.domain.errors import InvalidRequestError
-from scheduling.management.base import (
-    OverrideCommand,
-    RefusedError,
-    actor_of,
-    printable,
-)
+from scheduling.domain.texts import printable
+from scheduling.management.base import OverrideCommand, RefusedError, actor_of
 from scheduling.management.tables import table_text
 from scheduling.services.adjust import adjust_schedules
 
+WIDTH_OF_A_FILE = 200
 TITLES = ("phase", "from", "to", "old job", "new job")
 
 
@@ -93,7 +90,11 @@ example:
         lines = []
         if rows:
             is_terminal = self.stdout.isatty()
-            lines.append(table_text(TITLES, rows, is_terminal=is_terminal))
+            lines.append(
+                table_text(
+                    TITLES, rows, is_terminal=is_terminal, width_of_a_file=WIDTH_OF_A_FILE
+                )
+            )
         lines += [
             printable(f"conflict {conflict['type']}: {conflict['detail']}")
             for conflict in answer["conflicts"]

@@ -1,28 +1,22 @@
 """`manage.py list_transitions`: the API's list of jobs, on the terminal."""
 
-import io
-import shutil
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlencode
 
 from django.core.management.base import CommandParser
 from django.utils import timezone
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 from typing_extensions import override
 
 from scheduling.api.errors import Problem
 from scheduling.api.paging import DEFAULT_SIZE, LARGEST_SIZE
 from scheduling.domain.errors import Category, InvalidRequestError
 from scheduling.domain.lifecycle import TransitionKind, TransitionStatus
-from scheduling.management.base import ProductCommand, RefusedError, printable
+from scheduling.management.base import ProductCommand, RefusedError
+from scheduling.management.tables import table_text
 from scheduling.queries import FILTERS, ORDERINGS, camel_case, list_jobs, show_job
 
 API_PATH = "/api/v1/transitions/"
-# Where nobody looks at a terminal of some width, no cell is folded.
-WIDTH_OF_A_FILE = 1_000
 COLUMNS = {
     "jobId": "job",
     "state": "state",
@@ -130,19 +124,10 @@ examples:
 
     @override
     def show(self, answer: Mapping[str, Any]) -> None:
-        table = Table(*COLUMNS.values(), box=None, pad_edge=False)
-        for column in table.columns:
-            column.overflow = "fold"
-        for job in answer["results"]:
-            cells = [job[name] for name in COLUMNS]
-            table.add_row(*(Text("" if c is None else printable(c)) for c in cells))
-        is_terminal = self.stdout.isatty()
-        width = shutil.get_terminal_size().columns if is_terminal else WIDTH_OF_A_FILE
-        text = io.StringIO()
-        Console(file=text, width=width, color_system=None).print(table)
-        lines = [line.rstrip() for line in text.getvalue().splitlines()]
+        rows = [[job[name] for name in COLUMNS] for job in answer["results"]]
+        table = table_text(COLUMNS.values(), rows, is_terminal=self.stdout.isatty())
         shown = len(answer["results"])
-        self.stdout.write("\n".join([*lines, f"{shown} of {answer['count']} jobs"]))
+        self.stdout.write(f"{table}\n{shown} of {answer['count']} jobs")
         if answer["next"]:
             self.stdout.write("There are more: --page and --page-size show them.")
 

@@ -16,7 +16,8 @@ from typing_extensions import override
 from scheduling.api.errors import of_scheduling_error
 from scheduling.domain.actors import Actor
 from scheduling.domain.errors import DeadLetterNotFoundError, DeadLetterSettledError
-from scheduling.management.base import OverrideCommand, actor_of, printable
+from scheduling.domain.texts import printable
+from scheduling.management.base import OverrideCommand, actor_of
 from scheduling.models import DeadLetter
 from scheduling.models.dead_letter import NEW
 from scheduling.queries.dead_letters import list_dead_letters, parse_dead_letter_id

@@ -4,11 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from django.core.management.base import CommandParser
-from django.utils import timezone
 from typing_extensions import override
 
-from scheduling.management.base import JobOverrideCommand, actor_of
-from scheduling.queries import show_job
+from scheduling.management.commands._job_override import JobOverrideCommand
 from scheduling.services.update import read_update, update_transition
 
 
@@ -23,6 +21,7 @@ example:
   manage.py reschedule_transition job-1772880000000-12345-67890 \\
       --end-time 2026-03-07T18:00:00Z --reason "an hour more\""""
 
+    service = staticmethod(update_transition)
     is_reason_required = False
 
     @override
@@ -36,15 +35,8 @@ example:
         )
 
     @override
-    def act(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        job = update_transition(
-            job_id=options["job_id"],
-            update=read_update({"endTime": options["end_time"]}),
-            actor=actor_of(options),
-            reason=options["reason"],
-            now=timezone.now(),
-        )
-        return show_job(job)
+    def arguments(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        return {"update": read_update({"endTime": options["end_time"]})}
 
     @override
     def show(self, answer: Mapping[str, Any]) -> None:

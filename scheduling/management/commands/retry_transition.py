@@ -3,11 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from django.utils import timezone
 from typing_extensions import override
 
-from scheduling.management.base import JobOverrideCommand, actor_of
-from scheduling.queries import show_job
+from scheduling.management.commands._job_override import JobOverrideCommand
 from scheduling.services.retry import retry_transition
 
 
@@ -21,15 +19,7 @@ turns out to be on the topic already. Prints the new job's id.
 example:
   manage.py retry_transition job-1772880000000-12345-67890 --reason "it is writable now\""""
 
-    @override
-    def act(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        job = retry_transition(
-            job_id=options["job_id"],
-            actor=actor_of(options),
-            reason=options["reason"],
-            now=timezone.now(),
-        )
-        return show_job(job)
+    service = staticmethod(retry_transition)
 
     @override
     def show(self, answer: Mapping[str, Any]) -> None:

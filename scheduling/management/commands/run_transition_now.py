@@ -3,11 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from django.utils import timezone
 from typing_extensions import override
 
-from scheduling.management.base import JobOverrideCommand, actor_of
-from scheduling.queries import show_job
+from scheduling.management.commands._job_override import JobOverrideCommand
 from scheduling.services.run_now import run_transition_now
 
 
@@ -21,15 +19,7 @@ job of its challenge. The event's date is the instant of this request.
 example:
   manage.py run_transition_now job-1772880000000-12345-67890 --reason "all are in\""""
 
-    @override
-    def act(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        job = run_transition_now(
-            job_id=options["job_id"],
-            actor=actor_of(options),
-            reason=options["reason"],
-            now=timezone.now(),
-        )
-        return show_job(job)
+    service = staticmethod(run_transition_now)
 
     @override
     def show(self, answer: Mapping[str, Any]) -> None:
