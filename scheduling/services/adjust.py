@@ -174,7 +174,7 @@ def _adjust_once(
         plan = _plan(request, jobs, relations, now=now)
     if not plan.is_success:
         raise _RefusedError(show_adjustment(plan, request, new_job_ids={}))
-    if {row.pk for row in _replaced(plan, jobs)} != held:
+    if {row.pk for row in _replaced(plan, jobs)} != held.keys():
         raise _ChangedMeanwhileError
     new_job_ids = _carry_out(plan, request, jobs, relations, actor=actor, now=now)
     answer = show_adjustment(plan, request, new_job_ids=new_job_ids)

@@ -1,7 +1,6 @@
 """Apply what records of the transitions' topic tell: our own events, and others'."""
 
 import uuid
-from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,10 +13,10 @@ from scheduling.adapters.topic_search import FoundEvent
 from scheduling.domain.actors import kafka_actor
 from scheduling.domain.challenges import ACTIVE
 from scheduling.domain.events import TransitionEvent
-from scheduling.domain.phases import format_instant
+from scheduling.domain.phases import LONGEST_TEXT, format_instant
 from scheduling.models import AuditEntry, ScheduledTransition
 from scheduling.services.cancel import cancel_locked
-from scheduling.services.compare import identity_condition
+from scheduling.services.compare import jobs_of
 from scheduling.services.schedule import Identity
 from scheduling.services.unproven import (
     UNSETTLED,
@@ -25,8 +24,6 @@ from scheduling.services.unproven import (
     complete_found,
     hold_scheduled,
 )
-
-LONGEST_NAME = 255
 
 
 class Heard(StrEnum):
@@ -76,15 +73,7 @@ def apply_transitions(
 
 def _look_up(events: Sequence[TransitionEvent]) -> _Known:
     """Read all rows of the events' transitions, and which events' rows are gone."""
-    jobs: dict[Identity, list[ScheduledTransition]] = defaultdict(list)
-    where, values = identity_condition(
-        {(event.project_id, event.phase_id) for event in events}
-    )
-    for job in ScheduledTransition.objects.raw(
-        f"SELECT * FROM {ScheduledTransition._meta.db_table} WHERE {where}",  # noqa: S608 -- a table's name and placeholders
-        values,
-    ):
-        jobs[job.project_id, job.phase_id, job.state].append(job)
+    jobs = jobs_of({(event.project_id, event.phase_id) for event in events})
     strangers = {
         event.job_id for event in events if event.job_id and _own_job(event, jobs) is None
     }
@@ -126,10 +115,10 @@ def _apply(
     (job,) = live
     if not _is_active(event, job):
         return Heard.INACTIVE
-    if job.pk not in hold_scheduled([job], proven=proven):
+    held = hold_scheduled([job], proven=proven)
+    if job.pk not in held:
         return Heard.RUNNING
-    job.refresh_from_db()
-    _overtake(job, event, now=now)
+    _overtake(held[job.pk], event, now=now)
     return Heard.OVERTAKEN
 
 
@@ -150,7 +139,7 @@ def _overtake(job: ScheduledTransition, event: TransitionEvent, *, now: datetime
 
     It counts as decided by them: nothing makes the job again for the same instant.
     """
-    operator = event.operator[:LONGEST_NAME]
+    operator = event.operator[:LONGEST_TEXT]
     cancel_locked(
         job,
         actor=kafka_actor(operator, request_id=event.correlation_id[:64]),

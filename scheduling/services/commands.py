@@ -31,8 +31,9 @@ from scheduling.domain.errors import (
     SchedulingError,
     ServiceUnavailableError,
 )
-from scheduling.domain.lifecycle import TransitionKind, TransitionStatus
+from scheduling.domain.lifecycle import TransitionKind
 from scheduling.domain.phases import (
+    LONGEST_TEXT,
     WIRE_NAMES,
     format_instant,
     parse_instant,
@@ -53,8 +54,6 @@ from scheduling.topics import COMMAND_RESULT
 MOST_LISTED = 1_000
 # An answer of more ids would not fit into a record.
 MOST_ANSWERED = 5_000
-# What the audit keeps of an operator's name, and of how a command was written.
-LONGEST_NAME = 255
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +146,7 @@ def _record(command: Command, result: CommandResult, *, now: datetime) -> None:
     arguments = command.arguments
     kept = {name: value for name, value in arguments.items() if name != "metadata"}
     record_command(
-        operator=(command.operator or "")[:LONGEST_NAME],
+        operator=(command.operator or "")[:LONGEST_TEXT],
         is_done=result.is_success,
         project_id=command.project_id or "",
         phase_id=command.phase_id or "",
@@ -167,7 +166,7 @@ def _record(command: Command, result: CommandResult, *, now: datetime) -> None:
 
 def _shortened(value: Any) -> Any:
     """Return a value that is no longer than a name."""
-    return value[:LONGEST_NAME] if isinstance(value, str) else value
+    return value[:LONGEST_TEXT] if isinstance(value, str) else value
 
 
 def _state_if_any(value: object) -> str:
@@ -250,7 +249,7 @@ def _reschedule(request: Request) -> Done:
         update=Update(end_time=instant),
         actor=request.actor,
         now=request.now,
-        reason=f"{command.name.value} by {command.operator}"[:LONGEST_NAME],
+        reason=f"{command.name.value} by {command.operator}"[:LONGEST_TEXT],
     )
     is_moved = job.job_id != jobs[0].job_id
     return Done(
@@ -342,11 +341,8 @@ def _cancel(request: Request) -> Done:
 def _cancel_scheduled(jobs: Sequence[ScheduledTransition], request: Request) -> list[str]:
     """Cancel those that are not running; return their ids, in due order."""
     held = hold_scheduled(jobs, proven=request.proven)
-    rows = ScheduledTransition.objects.filter(
-        pk__in=held, status=TransitionStatus.SCHEDULED
-    ).order_by("due_at", "id")
     cancelled = []
-    for job in rows:
+    for job in sorted(held.values(), key=lambda job: (job.due_at, job.pk)):
         cancel_locked(
             job,
             actor=request.actor,

@@ -70,7 +70,7 @@ def compare_only(wanted: Sequence[Wanted], *, limits: Limits) -> list[Change]:
 def _compare(wanted: Sequence[Wanted], *, columns: str, limits: Limits) -> list[Change]:
     """Return what differs for each transition."""
     phases = {one.identity[:2] for one in wanted}
-    jobs = _jobs_of(phases, columns=columns)
+    jobs = jobs_of(phases, columns=columns)
     remembered = _remembered_of(phases)
     return [
         diff(
@@ -83,13 +83,18 @@ def _compare(wanted: Sequence[Wanted], *, columns: str, limits: Limits) -> list[
     ]
 
 
-def _jobs_of(
-    phases: Collection[tuple[str, str]], *, columns: str
+def jobs_of(
+    phases: Collection[tuple[str, str]], *, columns: str = "*"
 ) -> dict[Identity, list[ScheduledTransition]]:
-    """Return all rows of the phases, live and past, by identity."""
+    """Return all rows of the phases, live and past, by identity.
+
+    Args:
+        phases: Canonical ids of project and phase.
+        columns: Which of the rows are read; names of ours.
+    """
     found: dict[Identity, list[ScheduledTransition]] = defaultdict(list)
     if phases:
-        where, values = identity_condition(phases)
+        where, values = _identity_condition(phases)
         for job in ScheduledTransition.objects.raw(
             f"SELECT {columns} FROM {ScheduledTransition._meta.db_table} WHERE {where}",  # noqa: S608 -- names of ours and placeholders
             values,
@@ -105,7 +110,7 @@ def _remembered_of(
     found: dict[Identity, list[SettledTransition]] = defaultdict(list)
     if not phases:
         return found
-    where, values = identity_condition(phases)
+    where, values = _identity_condition(phases)
     rows = SettledTransition.objects.raw(
         f"SELECT * FROM {SettledTransition._meta.db_table} WHERE {where}",  # noqa: S608 -- a table's name and placeholders
         values,
@@ -115,7 +120,7 @@ def _remembered_of(
     return found
 
 
-def identity_condition(
+def _identity_condition(
     phases: Collection[tuple[str, str]],
 ) -> tuple[str, list[str] | list[list[str]]]:
     """Return the condition for these projects and phases, with its values.

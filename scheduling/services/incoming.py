@@ -133,7 +133,7 @@ def handle_again(
     understood, refused = _read([record])
     for item in understood:
         try:
-            again = functools.partial(_complete_and_apply, [item], now=now, take=take)
+            again = functools.partial(_apply, [item], now=now, take=take)
             _try_often(again, item.record)
         except (ServiceUnavailableError, *TAKEN):
             raise
@@ -197,7 +197,7 @@ def _handle_wave(wave: Sequence[_Understood], *, now: datetime, is_stuck: bool) 
     """Handle records of different subjects together, or else one by one."""
     if len(wave) > 1 and not is_stuck:
         try:
-            _complete_and_apply(wave, now=now)
+            _apply(wave, now=now)
         except OUT_OF_REACH:
             raise
         except Exception as error:  # noqa: BLE001 -- whose fault it is, is found out below
@@ -206,7 +206,7 @@ def _handle_wave(wave: Sequence[_Understood], *, now: datetime, is_stuck: bool) 
             return
     for item in wave:
         try:
-            once = functools.partial(_complete_and_apply, [item], now=now)
+            once = functools.partial(_apply, [item], now=now)
             _try_often(once, item.record, is_stuck=is_stuck)
         except ServiceUnavailableError:
             raise
@@ -274,30 +274,23 @@ def _is_to_blame(error: Exception) -> bool:
     return True
 
 
-def _complete_and_apply(
-    items: Sequence[_Understood],
-    *,
-    now: datetime,
-    take: Callable[[], None] | None = None,
-) -> None:
-    """Ask neighbours for what the records leave out, and apply them (see `_apply`)."""
-    _apply(_completed(items), now=now, take=take)
-
-
 def _apply(
     items: Sequence[_Understood],
     *,
     now: datetime,
     take: Callable[[], None] | None = None,
 ) -> None:
-    """Apply the records, searching for jobs' outcomes first where that is needed.
+    """Apply the records, with what they leave out, asked of neighbours.
+
+    Jobs' outcomes are searched for first where that is needed.
 
     Args:
         take: Where given, the records are handled again: they stand in the inbox.
     """
+    whole = _completed(items)
     searching_first(
         lambda proven: _retrying_races(
-            _apply_in_transaction, items, proven, now=now, take=take
+            _apply_in_transaction, whole, proven, now=now, take=take
         ),
         now=now,
     )

@@ -185,14 +185,16 @@ def searching_first(work: Callable[[Proven], Result], *, now: datetime) -> Resul
     raise ServiceUnavailableError("jobs keep changing while their outcome is searched for")
 
 
-def hold_scheduled(jobs: Sequence[ScheduledTransition], *, proven: Proven) -> set[int]:
-    """Lock those of the jobs that are still scheduled; return their keys.
+def hold_scheduled(
+    jobs: Sequence[ScheduledTransition], *, proven: Proven
+) -> dict[int, ScheduledTransition]:
+    """Lock those of the jobs that are still scheduled; return the rows by key.
 
     Raises:
         OutcomeUnknownError: Some may be on the topic already.
     """
     if not jobs:
-        return set()
+        return {}
     rows = list(
         ScheduledTransition.objects.select_for_update()
         .filter(pk__in=[job.pk for job in jobs], status=TransitionStatus.SCHEDULED)
@@ -208,4 +210,6 @@ def hold_scheduled(jobs: Sequence[ScheduledTransition], *, proven: Proven) -> se
     ScheduledTransition.objects.filter(pk__in=[row.pk for row in unknown]).update(
         unproven_since=None
     )
-    return {row.pk for row in rows}
+    for row in unknown:
+        row.unproven_since = None
+    return {row.pk: row for row in rows}

@@ -724,7 +724,7 @@ class TestConcurrently:
 
         def nothing_the_first_time(jobs, **options):
             tries.append(len(jobs))
-            return set() if len(tries) == 1 else hold(jobs, **options)
+            return {} if len(tries) == 1 else hold(jobs, **options)
 
         monkeypatch.setattr(adjusting, "hold_scheduled", nothing_the_first_time)
         answer = adjust(change(9, 2), batchId="b")
@@ -735,7 +735,7 @@ class TestConcurrently:
 
     def test_gives_up_where_that_does_not_end(self, adjust, change, now, monkeypatch):
         make_job(now=now, project_id=str(PROJECT), phase_id="9")
-        monkeypatch.setattr(adjusting, "hold_scheduled", lambda jobs, **_: set())
+        monkeypatch.setattr(adjusting, "hold_scheduled", lambda jobs, **_: {})
 
         with pytest.raises(ServiceUnavailableError):
             adjust(change(9, 2), batchId="b")
