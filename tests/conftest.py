@@ -8,6 +8,7 @@ import pytest
 from django.db import connection
 from django.db.backends.sqlite3.base import DatabaseOperations
 
+from scheduling.adapters import event_publisher
 from scheduling.adapters.challenge_service import close_challenge_service
 from scheduling.adapters.embedded_kafka import EmbeddedKafka
 from scheduling.adapters.topics_admin import ensure_topics
@@ -107,8 +108,10 @@ def phase_data(now):
 
 
 @pytest.fixture
-def embedded_kafka(settings):
+def embedded_kafka(settings, monkeypatch):
     """Return an embedded broker with our topics, of this test alone, that can be broken."""
+    # The process's publisher may be one that an earlier test's broker was left with.
+    monkeypatch.setattr(event_publisher, "_publisher", None)
     with EmbeddedKafka(topics=dict.fromkeys(ALL_TOPICS, 1)) as broker:
         settings.KAFKA_CLIENT = {
             **settings.KAFKA_CLIENT,

@@ -13,7 +13,7 @@ from scheduling.models import AuditEntry
 from tests.support.web import web_process
 
 pytestmark = [pytest.mark.processes, pytest.mark.django_db(transaction=True)]
-ROWS = 6_000
+ROWS = 12_000
 MEBIBYTE = 2**20
 
 
@@ -88,9 +88,9 @@ class TestAuditAsFile:
         connection.close()
 
         assert lines == ROWS
-        assert size > 17 * MEBIBYTE
+        assert size > 34 * MEBIBYTE
         # Most of the file would show.
-        assert largest - before < 14 * MEBIBYTE
+        assert largest - before < 26 * MEBIBYTE
 
     def test_begins_before_its_end_is_read(self, entries, server, token):
         _, port = server

@@ -19,6 +19,7 @@ from django.core.management import call_command
 from django.db import connections
 from hypothesis import strategies as st
 
+from scheduling.adapters import event_publisher
 from scheduling.adapters.embedded_kafka import EmbeddedKafka
 from scheduling.adapters.topic_search import find_events
 from scheduling.adapters.topics_admin import ensure_topics
@@ -371,6 +372,8 @@ def cluster():
     ):
         address = {"bootstrap.servers": broker.bootstrap}
         patch.setattr(settings, "KAFKA_CLIENT", settings.KAFKA_CLIENT | address)
+        # The process's publisher may be one that an earlier test's broker was left with.
+        patch.setattr(event_publisher, "_publisher", None)
         yield
 
 
