@@ -17,7 +17,7 @@ from django.db import IntegrityError, OperationalError
 from recovery.services.ledger import Ledger
 from recovery.services.pulse import DatabaseAwayError, Pulse, StopError
 from recovery.services.runs import HeldRun, RunLostError
-from recovery.services.write_breaker import write_breaker
+from recovery.services.write_breaker import guarding_a_write
 from scheduling.adapters.breakers import BreakerOpenError
 from scheduling.adapters.clock import database_now
 from scheduling.adapters.patience import atomic_within
@@ -113,7 +113,7 @@ class Batches:
         Raises:
             BreakerOpenError: It is.
         """
-        with write_breaker().guarding():
+        with guarding_a_write():
             return self._apply(readings)
 
     def _apply(self, readings: Sequence[Reading]) -> list[Applied]:

@@ -5,7 +5,7 @@ from datetime import datetime
 from recovery.services.ledger import Ledger
 from recovery.services.pulse import Pulse
 from recovery.services.runs import HeldRun
-from recovery.services.write_breaker import write_breaker
+from recovery.services.write_breaker import guarding_a_write
 from scheduling.adapters.breakers import BreakerOpenError
 from scheduling.adapters.clock import database_now
 from scheduling.conf import age_limit
@@ -50,7 +50,7 @@ def _expire(held: HeldRun, *, pulse: Pulse, now: datetime) -> set[int]:
     expired: set[int] = set()
     while True:
         try:
-            with write_breaker().guarding():
+            with guarding_a_write():
                 some = expire_some(
                     now=now, actor=held.actor, project_id=held.request.project_id
                 )

@@ -23,8 +23,8 @@ from typing import Any, Final
 
 import pybreaker
 from django.db import Error as DatabaseError
-from django.db import transaction
-from django.db.models import F
+from django.db import InterfaceError, OperationalError, connection, transaction
+from django.db.models import F, Q
 from typing_extensions import override
 
 from scheduling.adapters.clock import database_now
@@ -57,6 +57,8 @@ _CHANGES: Final = {
     HALF_OPEN: ((OPEN,), "breaker.half_opened"),
     CLOSED: ((HALF_OPEN,), "breaker.closed"),
 }
+# Whether an error is a failure of what is guarded; None where it does not say.
+Counts = Callable[[BaseException], bool | None]
 # In whose name the audit tells what a breaker did by itself.
 _ACTORS: Final[dict[str, Actor]] = {
     "scheduler": SCHEDULER,
@@ -75,6 +77,9 @@ class _Copy:
     state: str = CLOSED
     failures: int = 0
     successes: int = 0
+    reopenings: int = 0
+    last_error: str = ""
+    last_success_at: datetime | None = None
     open_seconds: float = 0.0
     read_at: float = 0.0
 
@@ -91,6 +96,8 @@ class TableStorage(pybreaker.CircuitBreakerStorage):
         self._copy = _Copy()
         self._calls = 0
         self._rejections = 0
+        self._has_succeeded = False
+        self._is_away = False
         self._lock = threading.Lock()
         self.last_error = ""
 
@@ -161,11 +168,27 @@ class TableStorage(pybreaker.CircuitBreakerStorage):
         """For how long it has been open."""
         return self._copy.open_seconds + time.monotonic() - self._copy.read_at
 
-    def count_call(self, *, is_rejected: bool) -> None:
+    @property
+    def reopenings(self) -> int:
+        """How often it opened again since it was closed."""
+        return self._copy.reopenings
+
+    @property
+    def told_error(self) -> str:
+        """What the last failure of any process was."""
+        return self._copy.last_error
+
+    @property
+    def last_success_at(self) -> datetime | None:
+        """When a call of any process last succeeded, as far as it is written."""
+        return self._copy.last_success_at
+
+    def count_call(self, *, is_rejected: bool = False, has_succeeded: bool = False) -> None:
         """Count a call, or one that was not let through; written a little later."""
         with self._lock:
             self._calls += 1
             self._rejections += is_rejected
+            self._has_succeeded |= has_succeeded
 
     def refresh(self, *, at_once: bool = False) -> None:
         """Read the row again where the copy is too old, and write what was counted."""
@@ -173,16 +196,16 @@ class TableStorage(pybreaker.CircuitBreakerStorage):
         if at_once or time.monotonic() - self._copy.read_at > longest:
             self._try(self._read)
 
-    def take_probe(self, token: uuid.UUID) -> bool:
-        """Take the probe, or prolong it; False where another holds it."""
+    def take_probe(self, token: uuid.UUID, *, lease: timedelta) -> bool:
+        """Take or prolong the probe; False where another holds it, or none is needed."""
         taken: list[int] = []
 
         def take() -> None:
             now = database_now()
-            free = self._rows().exclude(probe_until__gt=now)
-            mine = self._rows(probe_token=token)
+            rows = self._rows().exclude(state=CLOSED)
+            free = Q(probe_until=None) | Q(probe_until__lte=now) | Q(probe_token=token)
             taken.append(
-                (free | mine).update(probe_token=token, probe_until=now + PROBE_LEASE)
+                rows.filter(free).update(probe_token=token, probe_until=now + lease)
             )
 
         self._try(take)
@@ -202,24 +225,38 @@ class TableStorage(pybreaker.CircuitBreakerStorage):
         try:
             work()
         except DatabaseError as error:
-            self._copy.read_at = time.monotonic()
-            logger.warning("the breaker %s can't use its table: %s", self.name, error)
+            is_lost = isinstance(error, (OperationalError, InterfaceError))
+            if is_lost and not connection.in_atomic_block:
+                # Nobody else may use this thread's session, and a dead one stays dead.
+                connection.close()
+            now = time.monotonic()
+            self._copy.open_seconds += now - self._copy.read_at
+            self._copy.read_at = now
+            if not self._is_away:
+                logger.warning("the breaker %s can't use its table: %s", self.name, error)
+            self._is_away = True
+        else:
+            self._is_away = False
 
     def _read(self) -> None:
         """Write what was counted, and take the row as it is."""
         with self._lock:
             calls, self._calls = self._calls, 0
             rejections, self._rejections = self._rejections, 0
+            has_succeeded, self._has_succeeded = self._has_succeeded, False
         try:
             if calls:
+                success = {"last_success_at": database_now()} if has_succeeded else {}
                 self._update(
                     total_calls=F("total_calls") + calls,
                     rejected_count=F("rejected_count") + rejections,
+                    **success,
                 )
         except DatabaseError:
             with self._lock:
                 self._calls += calls
                 self._rejections += rejections
+                self._has_succeeded |= has_succeeded
             raise
         row = self._rows().first()
         if row is None:
@@ -230,6 +267,9 @@ class TableStorage(pybreaker.CircuitBreakerStorage):
             state=row.state,
             failures=row.failure_count,
             successes=row.success_count,
+            reopenings=row.reopenings,
+            last_error=row.last_error,
+            last_success_at=row.last_success_at,
             open_seconds=(database_now() - since).total_seconds() if since else 0.0,
             read_at=time.monotonic(),
         )
@@ -275,12 +315,13 @@ class TableStorage(pybreaker.CircuitBreakerStorage):
 
 def _bring(row: Row, state: str, *, now: datetime) -> None:
     """Let a row enter a state."""
-    row.state, row.changed_at, row.success_count = state, now, 0
     if state == OPEN:
         row.opened_at = now
+        row.reopenings = row.reopenings + 1 if row.state == HALF_OPEN else 0
     if state == CLOSED:
-        row.failure_count = 0
+        row.failure_count = row.reopenings = 0
         row.probe_token = row.probe_until = None
+    row.state, row.changed_at, row.success_count = state, now, 0
 
 
 def close_by_hand(row: Row, *, now: datetime) -> None:
@@ -319,15 +360,16 @@ class SharedBreaker(pybreaker.CircuitBreaker):
     `guarding`.
     """
 
-    def __init__(self, name: str, *, counts: Callable[[BaseException], bool]) -> None:
+    def __init__(self, name: str, *, counts: Counts) -> None:
         """Make it.
 
         Args:
-            counts: Whether an error says that the guarded system fails; all others say
-                that it works.
+            counts: Whether an error says that the guarded system fails, or, by False,
+                that it works; None: it says neither.
         """
         self._storage = TableStorage(name)
-        self._counts = counts
+        self._held: set[uuid.UUID] = set()
+        self.counts = counts
         super().__init__(
             state_storage=self._storage, name=name, throw_new_error_on_trip=False
         )
@@ -359,7 +401,7 @@ class SharedBreaker(pybreaker.CircuitBreaker):
     @override
     def is_system_error(self, exception: BaseException) -> bool:
         """Tell whether an error counts as a failure, and remember what it says."""
-        if not self._counts(exception):
+        if not self.counts(exception):
             return False
         said = printable(str(exception).strip() or type(exception).__name__)
         self._storage.last_error = said[:LONGEST_ERROR]
@@ -383,14 +425,37 @@ class SharedBreaker(pybreaker.CircuitBreaker):
         """For how long it has been open or half open; of no meaning where it is closed."""
         return self._storage.open_seconds
 
-    def admits(self, token: uuid.UUID) -> bool:
+    @property
+    def reopenings(self) -> int:
+        """How often it opened again since it was closed."""
+        return self._storage.reopenings
+
+    @property
+    def last_error(self) -> str:
+        """What the last failure of any process was."""
+        return self._storage.told_error
+
+    def has_succeeded_since(self, instant: datetime) -> bool:
+        """Tell whether a call of any process is known to have succeeded since then.
+
+        Args:
+            instant: By the database's clock.
+        """
+        self._storage.refresh(at_once=True)
+        at = self._storage.last_success_at
+        return at is not None and at > instant
+
+    def admits(self, token: uuid.UUID, *, lease: timedelta = PROBE_LEASE) -> bool:
         """Tell whether the holder of a token may call now.
 
         While it is not closed only one may, who then has to `let_go`.
+
+        Args:
+            lease: For how long at the most the call may last.
         """
         if self.is_closed:
             return True
-        if self.seconds_to_probe == 0 and self.take_probe(token):
+        if self.seconds_to_probe == 0 and self.take_probe(token, lease=lease):
             # Somebody may have closed or opened it meanwhile.
             self._storage.refresh(at_once=True)
             if self.seconds_to_probe == 0:
@@ -398,13 +463,17 @@ class SharedBreaker(pybreaker.CircuitBreaker):
             self.let_go(token)
         return False
 
-    def take_probe(self, token: uuid.UUID) -> bool:
+    def take_probe(self, token: uuid.UUID, *, lease: timedelta = PROBE_LEASE) -> bool:
         """Take the right to try, or prolong it; False where another holds it."""
-        return self._storage.take_probe(token)
+        is_taken = self._storage.take_probe(token, lease=lease)
+        if is_taken:
+            self._held.add(token)
+        return is_taken
 
     def let_go(self, token: uuid.UUID) -> None:
         """Let the next one try; does nothing where the token holds no probe."""
-        if self._storage.state != pybreaker.STATE_CLOSED:
+        if token in self._held:
+            self._held.discard(token)
             self._storage.give_probe(token)
 
     def reject(self) -> None:
@@ -412,16 +481,27 @@ class SharedBreaker(pybreaker.CircuitBreaker):
         self._storage.count_call(is_rejected=True)
 
     def report(self, error: BaseException | None = None) -> None:
-        """Count the end of a call that was let through: its error, or a success."""
-        self._storage.count_call(is_rejected=False)
-        if error is None:
-            self.call(_succeed)
+        """Count the end of a call that was let through: its error, or a success.
+
+        While it is open neither changes anything: others have seen enough.
+        """
+        if error is not None and self.counts(error) is None:
+            self._storage.count_call()
             return
         if self._storage.state != pybreaker.STATE_CLOSED:
-            # The copy may be a moment old, and a failure acts upon the state.
+            # The copy may be a moment old, and what ended acts upon the state.
             self._storage.refresh(at_once=True)
-        with suppress(pybreaker.CircuitBreakerError, type(error)):
-            self.call(_fail, error)
+        is_failure = error is not None and self.is_system_error(error)
+        self._storage.count_call(has_succeeded=not is_failure)
+        if self._storage.state == pybreaker.STATE_OPEN and self.seconds_to_probe > 0:
+            return
+        # Another thread may open it at this very moment.
+        with suppress(pybreaker.CircuitBreakerError):
+            if error is None:
+                self.call(_succeed)
+                return
+            with suppress(type(error)):
+                self.call(_fail, error)
 
     def notice_recovery(self) -> None:
         """Let an open one be tried before its time: what it guards answers again."""
@@ -430,14 +510,17 @@ class SharedBreaker(pybreaker.CircuitBreaker):
             self.half_open()
 
     @contextmanager
-    def guarding(self) -> Iterator[None]:
+    def guarding(self, *, longest: timedelta = timedelta(0)) -> Iterator[None]:
         """Guard a block: its errors are counted and go on.
+
+        Args:
+            longest: How long the block may take; nobody else tries meanwhile.
 
         Raises:
             BreakerOpenError: It was not entered, since the breaker lets nobody through.
         """
         token = uuid.uuid4()
-        if not self.admits(token):
+        if not self.admits(token, lease=longest + PROBE_LEASE):
             self.reject()
             raise BreakerOpenError(self._storage.name, seconds=self.seconds_to_probe)
         try:
@@ -469,9 +552,7 @@ _breakers: dict[str, SharedBreaker] = {}
 _making = threading.Lock()
 
 
-def shared_breaker(
-    name: str, *, counts: Callable[[BaseException], bool] = _always
-) -> SharedBreaker:
+def shared_breaker(name: str, *, counts: Counts = _always) -> SharedBreaker:
     """Return this process's view of a breaker, made on first use.
 
     Args:

@@ -43,6 +43,14 @@ TOO_LARGE = frozenset(
 # What may be too large for a topic, its broker says; the client's own limit lies beyond
 # any dead letter of a record that a consumer can be expected to hold.
 LARGEST_RECORD_BYTES = 16_777_216
+# What is wrong with one topic says nothing of the broker.
+TOPIC_ERRORS = frozenset(
+    {
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
+        KafkaError._UNKNOWN_TOPIC,
+        KafkaError._UNKNOWN_PARTITION,
+    }
+)
 # How often the caller's `while_waiting` runs.
 WAIT_SLICE_SECONDS = 0.05
 # How long all brokers must be out of reach before a batch is taken back.
@@ -81,6 +89,7 @@ class Outcome:
 
     acknowledged_at: monotonic seconds.
     is_too_large: it was refused for its size, or for that of the batch it was sent in.
+    is_topics_fault: the broker answered that there is no such topic or partition.
     """
 
     verdict: Verdict = Verdict.NOT_SENT
@@ -89,6 +98,7 @@ class Outcome:
     acknowledged_at: float = 0.0
     error: str = ""
     is_too_large: bool = False
+    is_topics_fault: bool = False
 
 
 class EventPublisher:
@@ -245,6 +255,7 @@ class _Waiting:
         outcome.verdict = self.judge(error.code())
         outcome.error = "no answer in time" if self.late else error.str()
         outcome.is_too_large = error.code() in TOO_LARGE
+        outcome.is_topics_fault = error.code() in TOPIC_ERRORS
 
     def judge(self, code: int) -> Verdict:
         """Return what an error code says about the record."""

@@ -12,7 +12,9 @@ class CircuitBreaker(models.Model):
     """One breaker; while it has no row it is closed, and nothing ever failed.
 
     failure_count: failures in a row. success_count: successes in a row while half open.
-    total_calls, rejected_count: since ever; each process adds its own every few seconds.
+    reopenings: how often it opened again since it was closed.
+    total_calls, rejected_count, last_success_at: each process adds its own every few
+        seconds.
     probe_token, probe_until: who may try while it is not closed, and for how long.
     """
 
@@ -22,10 +24,12 @@ class CircuitBreaker(models.Model):
     )
     failure_count = models.PositiveIntegerField(default=0)
     success_count = models.PositiveIntegerField(default=0)
+    reopenings = models.PositiveIntegerField(default=0)
     total_calls = models.PositiveBigIntegerField(default=0)
     rejected_count = models.PositiveBigIntegerField(default=0)
     changed_at = models.DateTimeField(null=True)
     opened_at = models.DateTimeField(null=True)
+    last_success_at = models.DateTimeField(null=True)
     last_failure_at = models.DateTimeField(null=True)
     last_error = models.CharField(max_length=500, blank=True, default="")
     probe_token = models.UUIDField(null=True)

@@ -85,7 +85,9 @@ def send_outgoing(
         else:
             to_send.append(row)
     outcomes = _publish(publisher, to_send, now=now, may_go_on=may_go_on)
-    report(_failure(outcomes) if may_go_on() else "")
+    # What is taken back on a stop, or never sent, says nothing of the broker.
+    if outcomes and may_go_on():
+        _report(outcomes, report)
     later = now + timedelta(seconds=time.monotonic() - started)
     for row, outcome in zip(to_send, outcomes, strict=True):
         if outcome.verdict is Verdict.ACKNOWLEDGED:
@@ -230,10 +232,22 @@ def _publish(
     return outcomes
 
 
-def _failure(outcomes: Sequence[Outcome]) -> str:
-    """Return what the broker failed with, if it did; to refuse a record is no failure."""
-    failed = {Verdict.UNKNOWN, Verdict.TIMED_OUT}
-    return next((one.error for one in outcomes if one.verdict in failed), "")
+def _report(outcomes: Sequence[Outcome], report: Callable[[str], None]) -> None:
+    """Tell what the broker failed with, or that it did not, where that can be known.
+
+    One that took something works; to refuse a record, or to know no such topic, is an
+    answer as well.
+    """
+    failed = [
+        one
+        for one in outcomes
+        if one.verdict in {Verdict.UNKNOWN, Verdict.TIMED_OUT} and not one.is_topics_fault
+    ]
+    answered = {Verdict.ACKNOWLEDGED, Verdict.REFUSED}
+    if any(one.verdict in answered or one.is_topics_fault for one in outcomes):
+        report("")
+    elif failed:
+        report(failed[0].error)
 
 
 def _record(row: Row, *, now: datetime) -> OutgoingRecord:

@@ -35,7 +35,9 @@ _FIRED = "fired %s %s of phase %s lateness=%.1f ms partition=%d offset=%d"
 # twice as long each time: the trouble may take hours, and each try writes audit entries.
 FIRST_PAUSE_SECONDS = 0.25
 LONGEST_PAUSE_SECONDS = 4.0
-PROBE_EVERY_SECONDS = 0.1
+PROBE_EVERY_SECONDS = 0.2
+# What is claimed while the breaker is tried.
+TRIAL_BATCH = 1
 
 
 class Lane:
@@ -84,7 +86,9 @@ class Lane:
         )
         # What is taken back on a stop says nothing of the broker.
         if not self._board.is_stopping:
-            self._gate.report(batch.failure, must_look=batch.must_wait)
+            # One that took a part of it works.
+            failure = "" if batch.acknowledged else batch.failure
+            self._gate.report(failure, must_look=batch.must_wait)
         if batch.must_wait:
             self._board.count_trouble()
         elif batch.acknowledged:
@@ -150,7 +154,8 @@ class Lane:
         """Return what to ask for next."""
         return Claim(
             owner=Owner.current(),
-            limit=min(LARGEST_BATCH, self._share),
+            # A trial must not cost many jobs an entry of their audit each.
+            limit=TRIAL_BATCH if self._gate.is_trial else min(LARGEST_BATCH, self._share),
             most_running=self._settings.max_concurrent_jobs,
             age_limit=age_limit(),
         )

@@ -6,8 +6,9 @@ neighbour belongs there.
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from http import HTTPStatus
-from time import monotonic
+from time import monotonic, sleep
 from typing import TypeVar
 from urllib.parse import quote
 
@@ -37,6 +38,7 @@ from scheduling.messages import UnusableMessageError, read_api_challenge
 PER_PAGE = 100
 FIRST_WAIT_SECONDS = 0.5
 LONGEST_WAIT_SECONDS = 5.0
+TURN_SECONDS = 0.1
 Result = TypeVar("Result")
 
 # By default stamina tells of each retry through structlog, which writes to stdout.
@@ -100,7 +102,12 @@ class HttpChallengeService:
         """Return a challenge as it is now; None where the service says there is none."""
 
         def ask() -> Challenge | None:
-            return _challenge(self._get(f"/challenges/{_path(challenge_id)}"), challenge_id)
+            try:
+                answer = self._get(f"/challenges/{_path(challenge_id)}")
+                return _challenge(answer, challenge_id)
+            except ChallengeAnswerError as error:
+                error.is_of_one = True
+                raise
 
         return self._ask(ask, within_seconds=within_seconds)
 
@@ -165,16 +172,25 @@ class HttpChallengeService:
 
     def _attempt(self, ask: Callable[[], Result], *, seconds: float) -> Result:
         """Ask once. Each call of the service passes here, and its circuit breaker."""
-        try:
-            breaker = shared_breaker("challenge", counts=_is_failure)
-            with breaker.guarding(), time_limit(seconds):
-                return ask()
-        except BreakerOpenError as error:
-            raise ChallengeServiceAwayError(
-                f"{NAME} is left alone: its circuit breaker is open",
-                is_passing=False,
-                wait_seconds=error.seconds,
-            ) from None
+        breaker = shared_breaker("challenge", counts=_is_failure)
+        ends_at = monotonic() + seconds
+        while True:
+            try:
+                with (
+                    breaker.guarding(longest=timedelta(seconds=seconds)),
+                    time_limit(max(0.0, ends_at - monotonic())),
+                ):
+                    return ask()
+            except BreakerOpenError as error:
+                # Another one tries it just now: how that ends is worth to be waited for.
+                if not error.seconds and monotonic() + TURN_SECONDS < ends_at:
+                    sleep(TURN_SECONDS)
+                    continue
+                raise ChallengeServiceAwayError(
+                    f"{NAME} is left alone: its circuit breaker is open",
+                    is_passing=False,
+                    wait_seconds=error.seconds,
+                ) from None
 
     def _get(
         self, path: str, query: Mapping[str, str | int] | None = None
@@ -196,8 +212,14 @@ class HttpChallengeService:
         return self._client.get(self._base + path, params=query, headers=headers)
 
 
-def _is_failure(error: BaseException) -> bool:
-    """Tell whether an error is the service's, rather than one of what it shows."""
+def _is_failure(error: BaseException) -> bool | None:
+    """Tell whether an error is the service's, rather than one of what it shows.
+
+    A useless answer about one challenge says neither: a service that breaks down at one
+    must not be left alone with all the others.
+    """
+    if isinstance(error, ChallengeAnswerError) and error.is_of_one:
+        return None
     return isinstance(error, ChallengeServiceError)
 
 

@@ -31,7 +31,12 @@ class ChallengeServiceAwayError(ChallengeServiceError):
 
 
 class ChallengeAnswerError(ChallengeServiceError):
-    """This answer can't be used; that to another question still may be."""
+    """This answer can't be used; that to another question still may be.
+
+    is_of_one: whether the question was for one challenge.
+    """
+
+    is_of_one = False
 
 
 @dataclass(frozen=True, kw_only=True)

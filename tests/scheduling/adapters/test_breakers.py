@@ -2,14 +2,16 @@
 
 import time
 import uuid
+from contextlib import suppress
 from datetime import timedelta
 
 import pytest
-from django.db import OperationalError
+from django.db import OperationalError, connection
 from django.db.models import F
 
 from scheduling.adapters import breakers
 from scheduling.adapters.breakers import BreakerOpenError, SharedBreaker, shared_breaker
+from scheduling.adapters.clock import database_now
 from scheduling.models import AuditEntry, CircuitBreaker
 from tests.support.threads import run_together
 
@@ -226,6 +228,85 @@ class TestHalfOpen:
 
         succeed(breaker)
         assert told() == ["breaker.opened", "breaker.half_opened"]
+
+    def test_holds_the_probe_for_as_long_as_the_block_may_take(self, breaker, process):
+        fail(breaker, times=5)
+        wait_out()
+
+        with breaker.guarding(longest=timedelta(seconds=60)):
+            left = row().probe_until - database_now()
+
+        assert timedelta(seconds=65) < left <= timedelta(seconds=70)
+        assert row().probe_token is None
+
+    def test_leaves_no_probe_behind_once_closed(self, breaker, process):
+        fail(breaker, times=5)
+        wait_out()
+        late = process()
+        assert late.is_closed is False
+        succeed(breaker, times=2)
+
+        assert late.take_probe(uuid.uuid4()) is False
+
+        assert row().probe_token is None
+
+
+class TestReport:
+    def test_of_a_success_is_nothing_once_others_opened_it(self, breaker, process):
+        assert breaker.is_closed
+        fail(process(), times=5)
+        breaker._storage.refresh(at_once=True)
+
+        breaker.report()
+
+        assert row().state == "open"
+
+    def test_stands_failures_and_successes_of_many_threads(self, breaker):
+        def work(number):
+            with suppress(ServiceError, BreakerOpenError), breaker.guarding():
+                time.sleep(0.05 * (number % 3))
+                if number % 2:
+                    raise ServiceError("it is down")
+
+        assert run_together(20, work) == [None] * 20
+
+    def test_of_what_says_neither_changes_nothing(self):
+        breaker = SharedBreaker("challenge", counts=lambda _: None)
+
+        for _ in range(10):
+            with pytest.raises(ServiceError), breaker.guarding():
+                raise ServiceError("about one")
+
+        assert not CircuitBreaker.objects.exclude(failure_count=0).exists()
+
+
+class TestLostSession:
+    @pytest.mark.postgres
+    def test_is_replaced(self, breaker):
+        if connection.vendor != "postgresql":
+            pytest.skip("SQLite has no sessions")
+        fail(breaker, times=5)
+        connection.ensure_connection()
+        connection.connection.close()
+
+        for _ in range(2):
+            breaker._storage.refresh(at_once=True)
+        wait_out()
+
+        succeed(breaker)
+
+    def test_goes_on_counting_how_long_it_is_open(self, breaker, monkeypatch):
+        fail(breaker, times=5)
+
+        def away(*_, **__):
+            raise OperationalError("no server")
+
+        monkeypatch.setattr(breakers.Row.objects, "filter", away)
+        before = breaker.open_seconds
+        time.sleep(0.3)
+        breaker._storage.refresh(at_once=True)
+
+        assert breaker.open_seconds >= before + 0.3
 
 
 class TestCounts:

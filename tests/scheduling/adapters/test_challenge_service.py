@@ -60,7 +60,9 @@ def shape(name):
 class NoBreaker:
     """Lets everybody through: the answers are what most of these tests are about."""
 
-    guarding = contextlib.nullcontext
+    @staticmethod
+    def guarding(**_):
+        return contextlib.nullcontext()
 
 
 @pytest.fixture(autouse=True)
@@ -1049,21 +1051,44 @@ class TestCircuitBreaker:
         ids=["500", "503", "429", "broken off", "redirect"],
     )
     def test_leaves_a_failing_service_alone(self, challenge_api, challenge, failure):
-        challenge_api.script(PATH, [failure] * 5)
+        challenge_api.script("/challenges", [failure] * 5)
         service = challenge_service()
         for _ in range(5):
             with pytest.raises(ChallengeServiceError):
-                service.read(ID)
-        asked = len(challenge_api.asked(PATH))
+                list(service.read_active())
 
         with pytest.raises(ChallengeServiceAwayError, match="circuit breaker is open"):
             service.read(ID)
 
-        assert len(challenge_api.asked(PATH)) == asked == 5
+        assert len(challenge_api.asked("/challenges")) == 5
+        assert challenge_api.asked(PATH) == []
         assert CircuitBreaker.objects.get(name="challenge").state == "open"
 
+    def test_is_no_matter_of_one_challenge_at_which_the_service_fails(
+        self, challenge_api, challenge
+    ):
+        challenge_api.script(PATH, itertools.repeat(Answer(status=500)))
+        for _ in range(8):
+            with pytest.raises(ChallengeAnswerError):
+                challenge_service().read(ID)
+
+        assert len(list(challenge_service().read_active())) == 1
+        assert not CircuitBreaker.objects.exclude(failure_count=0).exists()
+
+    def test_lets_threads_wait_for_a_trial(self, challenge_api, challenge, monkeypatch):
+        monkeypatch.setattr(breakers, "TROUBLE_TTL_SECONDS", 0.0)
+        challenge_api.script("/challenges", [Answer(status=500)] * 5)
+        for _ in range(5):
+            with pytest.raises(ChallengeServiceError):
+                list(challenge_service().read_active())
+        CircuitBreaker.objects.update(opened_at=F("opened_at") - timedelta(seconds=31))
+
+        read = run_together(6, lambda _: challenge_service().read(ID).challenge_id)
+
+        assert read == [ID] * 6
+
     def test_is_not_retried_while_it_is_open(self, challenge_api, challenge, patient):
-        challenge_api.script(PATH, [Answer(status=500)] * 20)
+        challenge_api.script(PATH, [Answer(status=503)] * 20)
         started = time.monotonic()
 
         for _ in range(6):
@@ -1087,7 +1112,7 @@ class TestCircuitBreaker:
 
     def test_is_closed_again_by_what_is_read(self, challenge_api, challenge, monkeypatch):
         monkeypatch.setattr(breakers, "TROUBLE_TTL_SECONDS", 0.0)
-        challenge_api.script(PATH, [Answer(status=500)] * 5)
+        challenge_api.script(PATH, [Answer(status=503)] * 5)
         for _ in range(5):
             with pytest.raises(ChallengeServiceError):
                 challenge_service().read(ID)
