@@ -4,6 +4,7 @@ import threading
 import uuid
 from datetime import timedelta
 
+import psycopg
 import pytest
 from django.db import IntegrityError, OperationalError, connection, transaction
 
@@ -359,7 +360,9 @@ class TestWriteBreaker:
         """Let no write of a challenge end in time."""
 
         def time_out(*_, **__):
-            raise OperationalError("canceling statement due to statement timeout")
+            # As PostgreSQL's driver has it: the session goes on.
+            cause = psycopg.errors.QueryCanceled("statement timeout")
+            raise OperationalError("canceling statement due to statement timeout") from cause
 
         monkeypatch.setattr(batches, "apply_challenges", time_out)
 
