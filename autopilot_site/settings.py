@@ -242,6 +242,7 @@ CHORES = {
     "scheduling.tasks.forget_old_answers": timedelta(hours=1),
     "scheduling.tasks.forget_old_batches": timedelta(hours=1),
     "recovery.tasks.expire_overdue": timedelta(seconds=60),
+    "autopilot_site.tasks.settle_totals": timedelta(seconds=10),
 }
 if SITE.challenge_service_url or RECOVERY.challenge_service_mock_mode:
     CHORES["scheduling.tasks.read_marked_challenges"] = timedelta(seconds=5)

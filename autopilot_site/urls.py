@@ -7,6 +7,7 @@ from drf_spectacular.views import SpectacularAPIView
 
 from autopilot_site.health.judgement import SUBJECTS
 from autopilot_site.health.views import health, livez
+from autopilot_site.metrics.views import metrics
 from scheduling.api.docs import Docs
 from scheduling.api.views import NothingHere
 
@@ -15,6 +16,7 @@ urlpatterns = [
     path("livez", livez, name="livez"),
     path("health", health, name="health"),
     *(path(f"health/{one}", health, {"subject": one}) for one in SUBJECTS),
+    path("metrics", metrics, name="metrics"),
     path("api/v1/", include("scheduling.api.urls")),
     path("api/v1/", include("recovery.api")),
     path("api/schema/", SpectacularAPIView.as_view(), name="schema"),

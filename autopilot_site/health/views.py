@@ -5,7 +5,7 @@ from django.utils import timezone
 from django.views.decorators.http import require_safe
 
 from autopilot_site.health.judgement import SUBJECTS
-from autopilot_site.health.reading import shared_reader
+from autopilot_site.health.reading import shared_health
 
 _UNAVAILABLE = 503
 _OK = 200
@@ -23,7 +23,7 @@ def health(request: HttpRequest, subject: str = "") -> JsonResponse:
     Args:
         subject: `scheduler`, `recovery`, `kafka`; empty: everything.
     """
-    found = shared_reader.read(now=timezone.now())
+    found = shared_health(now=timezone.now())
     if subject:
         assert subject in SUBJECTS  # noqa: S101 -- the routes name no other
         found = found.about(subject)
