@@ -39,7 +39,7 @@ from scheduling.queries.statistics import (
 logger = logging.getLogger("autopilot.health")
 
 # Of the newest completions; the API's statistics take more, and more time.
-SAMPLE: Final = 1_000
+SAMPLE: Final = 500
 DATABASE_PATIENCE: Final = timedelta(seconds=2)
 # The newest runs, of which the rate of success is told.
 RUNS: Final = 20

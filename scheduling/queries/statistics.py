@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from django.db import connection
-from django.db.models import F, Max, Min, Q, QuerySet
+from django.db.models import F, QuerySet
 
 from scheduling.domain.lifecycle import TransitionStatus
 from scheduling.models import (
@@ -25,9 +25,10 @@ from scheduling.models.dead_letter import STATUSES
 # The newest completions, from which lateness and execution time are told.
 SAMPLE = 10_000
 # Rows of one status are counted one by one up to so many; beyond it PostgreSQL estimates.
-MOST_COUNTED = 20_000
-# Among so many that became ready first is the one that has been due for longest.
-FIRST_READY = 100
+MOST_COUNTED = 10_000
+# Among so many that became ready first is the one that has been due for longest; these
+# are looked at one by one.
+FIRST_READY = 1_000
 # A process that said nothing for so long is not alive.
 SILENCE = timedelta(seconds=30)
 # Dead processes are shown for so long.
@@ -97,34 +98,46 @@ class OutgoingFigures:
 def count_jobs(*, now: datetime) -> JobFigures:
     """Count the jobs in the table by status, and the live ones whose instant passed."""
     rows = ScheduledTransition.objects.order_by()
-    overdue = _overdue_parts(now=now)
-    oldest = [part.aggregate(at=Min("due_at"))["at"] for part in overdue[1:]]
-    first = overdue[0].order_by("ready_at", "state", "id")[:FIRST_READY]
-    oldest.extend(first.values_list("due_at", flat=True))
+    overdue, oldest = _find_overdue(now=now)
     return JobFigures(
         by_status={
             status: _count(rows.filter(status=status)) for status in TransitionStatus
         },
-        overdue=sum(_count(part) for part in overdue),
-        oldest_overdue_seconds=_seconds_since(
-            min((at for at in oldest if at is not None), default=None), now=now
-        ),
+        overdue=overdue,
+        oldest_overdue_seconds=_seconds_since(oldest, now=now),
     )
 
 
-def _overdue_parts(*, now: datetime) -> list[QuerySet[ScheduledTransition]]:
-    """Return the live jobs whose instant passed, in parts that share none.
+def _find_overdue(*, now: datetime) -> tuple[int, datetime | None]:
+    """Return how many live jobs' instants have passed, and the earliest of these.
 
-    Each is read from a small index of its own: that of all jobs in due order would lead
-    through everything that has been finished.
+    In parts, each of a small index of its own: that of all jobs in due order would lead
+    through everything that has been finished. Nothing but the index's own columns decides
+    in the database, or else the planner takes another one. Exact but for jobs that a
+    person demanded before their instant while more than `FIRST_READY` wait.
     """
-    rows = ScheduledTransition.objects.order_by().filter(due_at__lt=now)
-    scheduled = rows.filter(status=TransitionStatus.SCHEDULED)
-    return [
-        scheduled.filter(Q(ready_at__lte=F("due_at")), claim_token=None, ready_at__lte=now),
-        scheduled.filter(ready_at__gt=F("due_at")),
-        rows.filter(status=TransitionStatus.RUNNING),
+    ready = ScheduledTransition.objects.order_by("ready_at", "state", "id").filter(
+        status=TransitionStatus.SCHEDULED, claim_token=None, ready_at__lte=now
+    )
+    first = list(ready.values_list("due_at", flat=True)[:FIRST_READY])
+    running = ScheduledTransition.objects.order_by().filter(status=TransitionStatus.RUNNING)
+    instants = [
+        *first,
+        *running.values_list("due_at", flat=True)[:MOST_COUNTED],
+        # What is ready again was counted above.
+        *(due_at for due_at, ready_at, _ in _deferred() if ready_at > now),
     ]
+    passed = [due_at for due_at in instants if due_at < now]
+    beyond = _count(ready.order_by()) - len(first) if len(first) == FIRST_READY else 0
+    return len(passed) + beyond, min(passed, default=None)
+
+
+def _deferred() -> list[tuple[datetime, datetime, datetime | None]]:
+    """Return due, ready and claimed instants of jobs given back for later than due."""
+    rows = ScheduledTransition.objects.order_by().filter(
+        status=TransitionStatus.SCHEDULED, ready_at__gt=F("due_at")
+    )
+    return list(rows.values_list("due_at", "ready_at", "started_at")[:MOST_COUNTED])
 
 
 def _count(rows: QuerySet[ScheduledTransition]) -> int:
@@ -176,14 +189,12 @@ def _last_claim(completed: Iterable[datetime | None]) -> datetime | None:
     Args:
         completed: When completed jobs were claimed.
     """
-    jobs = ScheduledTransition.objects.order_by()
-    held = jobs.filter(status=TransitionStatus.RUNNING)
-    # A claim that was given back waits for later than its due instant.
-    given_back = jobs.filter(status=TransitionStatus.SCHEDULED, ready_at__gt=F("due_at"))
+    held = ScheduledTransition.objects.order_by().filter(status=TransitionStatus.RUNNING)
     claims = [
         *completed,
-        held.aggregate(at=Max("started_at"))["at"],
-        given_back.aggregate(at=Max("started_at"))["at"],
+        *held.values_list("started_at", flat=True)[:MOST_COUNTED],
+        # A claim that was given back waits for later than its due instant.
+        *(started_at for *_, started_at in _deferred()),
     ]
     return max((at for at in claims if at is not None), default=None)
 

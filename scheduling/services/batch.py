@@ -24,6 +24,7 @@ from scheduling.adapters.lanes import LaneBoard
 from scheduling.adapters.topic_search import find_events
 from scheduling.conf import SchedulerSettings
 from scheduling.domain.errors import ServiceUnavailableError
+from scheduling.log_context import ids_of
 from scheduling.messages import MIME_TYPE, write_phase_transition
 from scheduling.topics import PHASE_TRANSITION
 
@@ -218,7 +219,20 @@ class Batch:
             job.max_attempts,
             status,
             error,
+            extra=log_ids(job),
         )
+
+
+def log_ids(job: ClaimedJob) -> dict[str, str]:
+    """Return what a log line about a job names."""
+    return ids_of(
+        {
+            "job_id": job.job_id,
+            "event_id": job.event_id,
+            "challenge_id": job.challenge_id,
+            "correlation_id": job.event_id,
+        }
+    )
 
 
 def _record(job: ClaimedJob, *, timestamp: float) -> OutgoingRecord:

@@ -21,7 +21,7 @@ from scheduling.adapters.look import Look, look
 from scheduling.adapters.owner import Owner
 from scheduling.adapters.vitals import process_vitals
 from scheduling.conf import SchedulerSettings, age_limit, scheduler_settings
-from scheduling.services.batch import DATABASE_RETRY_SECONDS, Batch
+from scheduling.services.batch import DATABASE_RETRY_SECONDS, Batch, log_ids
 
 logger = logging.getLogger("autopilot.firing")
 
@@ -198,6 +198,15 @@ class Lane:
                     lateness[ack.job.id],
                     ack.partition,
                     ack.offset,
+                )
+                # Said as attributes, which `LOG_FORMAT=json` writes as members.
+                vars(record).update(
+                    log_ids(ack.job),
+                    phase_id=ack.job.phase_id,
+                    state=ack.job.state,
+                    lateness_ms=lateness[ack.job.id],
+                    partition=ack.partition,
+                    offset=ack.offset,
                 )
                 logger.handle(record)
 
