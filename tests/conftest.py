@@ -9,6 +9,7 @@ from django.db import connection
 from django.db.backends.sqlite3.base import DatabaseOperations
 
 from scheduling.adapters import event_publisher
+from scheduling.adapters.breakers import forget_copies
 from scheduling.adapters.challenge_service import close_challenge_service
 from scheduling.adapters.embedded_kafka import EmbeddedKafka
 from scheduling.adapters.topics_admin import ensure_topics
@@ -30,24 +31,25 @@ DatabaseOperations.sql_flush = _flush_past_the_triggers
 
 
 # Tests that start processes of the product, in two groups: run all at once they would
-# starve one another, and the promises that they time.
+# starve one another, and the promises that they time. Whatever consumes is in one group:
+# on a real cluster each would answer the other's commands.
 PROCESS_GROUPS = {
-    "one": (
+    "consuming": (
+        "test_consumer_faults.py",
+        "test_consume_events.py",
+        "test_message_cases.py",
+        "test_up.py",
+        "test_benchmark_command.py",
+        "test_readme.py",
+    ),
+    "others": (
         "test_kills.py",
         "test_cluster.py",
         "test_races.py",
-        "test_consumer_faults.py",
-    ),
-    "two": (
         "test_outages.py",
         "test_recovery_runs.py",
-        "test_up.py",
-        "test_benchmark_command.py",
-        "test_consume_events.py",
-        "test_message_cases.py",
         "test_gunicorn.py",
         "test_audit_gunicorn.py",
-        "test_readme.py",
         "test_gunicorn_limits.py",
     ),
 }
@@ -59,6 +61,12 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.path.name in groups:
             item.add_marker(pytest.mark.xdist_group(groups[item.path.name]))
+
+
+@pytest.fixture(autouse=True)
+def closed_breakers():
+    """Let no test meet a circuit breaker that another one has opened."""
+    forget_copies()
 
 
 @pytest.fixture

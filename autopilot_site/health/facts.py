@@ -25,7 +25,8 @@ from scheduling.adapters.broker_probe import BrokerAnswer, process_probe
 from scheduling.adapters.clock import clock_skew_ms
 from scheduling.adapters.heartbeat import is_proven_dead
 from scheduling.adapters.patience import atomic_within
-from scheduling.models import ProcessState
+from scheduling.models import CircuitBreaker, ProcessState
+from scheduling.queries.breakers import list_breakers
 from scheduling.queries.statistics import (
     FiringFigures,
     JobFigures,
@@ -77,6 +78,7 @@ class DatabaseFacts:
 
     skew_ms: by how much this host's clock is ahead of the database's; None on SQLite.
     runs: the newest whole runs that have ended, the newest first.
+    breakers: all of them, also those that have no row yet.
     """
 
     now: datetime
@@ -87,6 +89,7 @@ class DatabaseFacts:
     processes: Sequence[ProcessFacts]
     outgoing: OutgoingFigures
     runs: Sequence[RunFacts]
+    breakers: Sequence[CircuitBreaker]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,6 +170,7 @@ def _read_database(*, now: datetime) -> DatabaseFacts:
             ],
             outgoing=measure_outgoing(now=instant),
             runs=_read_runs(),
+            breakers=list_breakers(),
             took_ms=(time.monotonic() - began_at) * 1000,
         )
 

@@ -18,6 +18,7 @@ from scheduling.adapters.heartbeat import KIND as CLUSTER
 from scheduling.conf import RecoverySettings
 from scheduling.domain.lifecycle import TransitionStatus
 from scheduling.domain.phases import format_instant, parse_instant
+from scheduling.models.circuit_breaker import CLOSED
 from scheduling.queries.statistics import CONSUMER, sum_up_consumers
 
 # A process that says nothing for so long is missed; clusters and consumers say something
@@ -85,8 +86,11 @@ class Check:
 
 # What each page tells, and which part being down makes it an error.
 SUBJECTS: Final[Mapping[str, tuple[str, Sequence[str]]]] = {
-    "scheduler": ("scheduler", ("scheduler", "database", "clock", "disk")),
-    "recovery": ("recovery", ("recovery", "database")),
+    "scheduler": (
+        "scheduler",
+        ("scheduler", "database", "circuitBreakers", "clock", "disk"),
+    ),
+    "recovery": ("recovery", ("recovery", "database", "circuitBreakers")),
     "kafka": ("kafka", ("kafka",)),
 }
 
@@ -145,6 +149,7 @@ def judge(facts: Facts, *, now: datetime, recovery: RecoverySettings) -> Health:
         "scheduler": _scheduler(database, broker=facts.broker),
         "recovery": _recovery(database, conf=recovery),
         "kafka": _kafka(database, broker=facts.broker),
+        "circuitBreakers": _breakers(database),
         "clock": _clock(database),
         "disk": _disk(facts.disk),
     }
@@ -366,6 +371,20 @@ def _kafka(database: DatabaseFacts | None, *, broker: BrokerAnswer) -> Check:
         )
     well = f"{_many(broker.brokers, 'broker')}, {_many(len(alive), 'consumer')}"
     return _check(figures, down=down, degraded=degraded, well=well)
+
+
+def _breakers(database: DatabaseFacts | None) -> Check:
+    """Tell whether a circuit breaker holds calls back."""
+    if database is None:
+        return _check({}, down=["unknown without the database"], well="")
+    degraded = [
+        f"the breaker `{one.name}` is {one.state.replace('_', ' ')}"
+        + (f" since {format_instant(one.opened_at)}" if one.opened_at else "")
+        for one in database.breakers
+        if one.state != CLOSED
+    ]
+    figures = {"breakers": {one.name: one.state for one in database.breakers}}
+    return _check(figures, degraded=degraded, well="all are closed")
 
 
 def _clock(database: DatabaseFacts | None) -> Check:

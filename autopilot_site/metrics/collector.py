@@ -24,7 +24,9 @@ from autopilot_site.metrics.totals import (
     Counts,
     Spread,
 )
-from recovery.results import OPEN, RunStatus
+from recovery.results import OPEN as UNFINISHED
+from recovery.results import RunStatus
+from scheduling.models.circuit_breaker import CLOSED, HALF_OPEN, OPEN
 from scheduling.queries.statistics import sum_up_consumers
 
 STATUS_VALUES: Final = {
@@ -32,6 +34,8 @@ STATUS_VALUES: Final = {
     CheckStatus.DEGRADED: 0.5,
     CheckStatus.DOWN: 0.0,
 }
+
+BREAKER_VALUES: Final = {CLOSED: 0.0, HALF_OPEN: 1.0, OPEN: 2.0}
 
 
 class ProductCollector(Collector):
@@ -93,6 +97,14 @@ def _gauges(database: DatabaseFacts) -> Iterator[Metric]:
         topic, _, partition = place.rpartition("[")
         lag.add_metric([topic, partition.removesuffix("]")], number)
     yield lag
+    breakers = GaugeMetricFamily(
+        "autopilot_circuit_breaker_state",
+        "Each circuit breaker: 0 closed, 1 half open, 2 open.",
+        labels=["name"],
+    )
+    for breaker in database.breakers:
+        breakers.add_metric([breaker.name], BREAKER_VALUES[breaker.state])
+    yield breakers
     processes = GaugeMetricFamily(
         "autopilot_process_silence_seconds",
         "How long ago a long-running process said something.",
@@ -141,7 +153,7 @@ def _recovery(counts: Counts) -> Iterator[Metric]:
         "autopilot_recovery_runs", "Runs that have ended.", labels=["status"]
     )
     for status in RunStatus:
-        if status not in OPEN:
+        if status not in UNFINISHED:
             runs.add_metric([status.value], counts.values[f"run|{status.value}"])
     yield runs
     yield _histogram(

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from django.db import connection
 
-from scheduling.models import AuditEntry, ScheduledTransition
+from scheduling.models import AuditEntry, CircuitBreaker, ScheduledTransition
 from scheduling.topics import PHASE_TRANSITION
 from tests.faults.conftest import (
     ROOT,
@@ -37,6 +37,11 @@ def check_waited_unharmed(jobs):
     assert not failures.exists()
 
 
+def breaker_state():
+    """Return the state of the circuit breaker of publishing."""
+    return CircuitBreaker.objects.get(name="scheduler").state
+
+
 class TestKafkaDown:
     def test_for_ten_seconds_lets_all_wait_and_then_fire_in_order(
         self, start_cluster, plant, topic, embedded_kafka
@@ -47,6 +52,7 @@ class TestKafkaDown:
 
         embedded_kafka.down()
         time.sleep(10)
+        assert breaker_state() == "open"
         embedded_kafka.up()
         back = time.monotonic()
         wait_completed(jobs, seconds=BACK_SECONDS + 2)
@@ -54,6 +60,7 @@ class TestKafkaDown:
         assert time.monotonic() - back < BACK_SECONDS
         check_waited_unharmed(jobs)
         check_fired_rightly(jobs, topic, most_repeats=2)
+        wait_for(lambda: breaker_state() == "closed", seconds=40, what="the breaker")
 
     def test_at_the_start_is_waited_out(self, start_cluster, plant, topic, embedded_kafka):
         embedded_kafka.down()
@@ -124,6 +131,7 @@ class TestRealKafka:
 
             node.kill()
             time.sleep(outage)
+            assert breaker_state() == "open"
             node.start()
             back = time.monotonic()
             wait_completed(jobs, seconds=20)

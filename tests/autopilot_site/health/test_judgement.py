@@ -17,7 +17,7 @@ from scheduling.adapters.broker_probe import BrokerAnswer
 from scheduling.conf import RecoverySettings
 from scheduling.domain.lifecycle import TransitionStatus
 from scheduling.domain.phases import format_instant
-from scheduling.models import ProcessState
+from scheduling.models import CircuitBreaker, ProcessState
 from scheduling.queries.statistics import FiringFigures, JobFigures, OutgoingFigures
 
 UP, DEGRADED, DOWN = CheckStatus.UP, CheckStatus.DEGRADED, CheckStatus.DOWN
@@ -75,6 +75,7 @@ def health(now, process):
         runs=(),
         skew=0.2,
         unsent=0.0,
+        breaker="closed",
         broker=None,
         disk=None,
         database=True,
@@ -103,6 +104,10 @@ def health(now, process):
             ),
             outgoing=OutgoingFigures(unsent=int(unsent > 0), oldest_unsent_seconds=unsent),
             runs=list(runs),
+            breakers=[
+                CircuitBreaker(name="scheduler", state=breaker, opened_at=now),
+                CircuitBreaker(name="recovery"),
+            ],
         )
         facts = Facts(
             database=known if database else None,
@@ -294,6 +299,21 @@ class TestRecovery:
 
         assert says(found, "recovery", UP, "switched off")
         assert found.checks["recovery"].figures["isRecoveryEnabled"] is False
+
+
+class TestCircuitBreakers:
+    @pytest.mark.parametrize(("state", "said"), [("open", "open"), ("half_open", "half")])
+    def test_one_that_holds_back_is_told(self, health, state, said):
+        found = health(breaker=state)
+
+        assert says(found, "circuitBreakers", DEGRADED, "`scheduler`", said)
+        assert found.status is HealthStatus.DEGRADED
+        assert not found.about("scheduler").is_failed
+
+    def test_every_state_is_told(self, health):
+        figures = health().checks["circuitBreakers"].figures
+
+        assert figures["breakers"] == {"scheduler": "closed", "recovery": "closed"}
 
 
 class TestClock:

@@ -209,7 +209,15 @@ class TestHealthCommand:
 
         assert out.getvalue().startswith("ok at ")
         assert len(out.getvalue().splitlines()) == 1 + len(
-            {"database", "scheduler", "recovery", "kafka", "clock", "disk"}
+            {
+                "database",
+                "scheduler",
+                "recovery",
+                "kafka",
+                "circuitBreakers",
+                "clock",
+                "disk",
+            }
         )
 
     def test_ends_with_1_and_the_cause_where_it_is_an_error(self, no_database):

@@ -24,6 +24,7 @@ PROMISED = {
     "autopilot_recovery_runs": ("counter", {"status"}),
     "autopilot_recovery_duration_seconds": ("histogram", {"le"}),
     "autopilot_recovery_changes": ("counter", {"kind"}),
+    "autopilot_circuit_breaker_state": ("gauge", {"name"}),
     "autopilot_dead_letters": ("counter", {"reason"}),
     "autopilot_consumer_lag": ("gauge", {"topic", "partition"}),
 }
