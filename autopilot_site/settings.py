@@ -258,6 +258,16 @@ if SITE.challenge_service_url or RECOVERY.challenge_service_mock_mode:
 CLUSTER_COMPANIONS = ["scheduling.adapters.heartbeat.attend"]
 if RECOVERY.enabled:
     CLUSTER_COMPANIONS.append("recovery.caretaker.attend")
+# Who is told of trouble, and from when on an overdue job is some.
+ALERTS: dict[str, Any] = {
+    "urls": SITE.autopilot_alert_urls.get_secret_value().split(),
+    "notifiers": [
+        path.strip() for path in SITE.autopilot_alert_notifiers.split(",") if path.strip()
+    ],
+    "overdue_seconds": SITE.autopilot_alert_overdue_seconds,
+}
+if ALERTS["urls"] or ALERTS["notifiers"]:
+    CLUSTER_COMPANIONS.append("autopilot_site.alerts.companion.attend")
 CACHES = {
     "default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"},
     "none": {"BACKEND": "django.core.cache.backends.dummy.DummyCache"},
@@ -401,6 +411,7 @@ keep_secret(
         SITE.kafka_sasl_password.get_secret_value(),
         SITE.kafka_ssl_key_password.get_secret_value(),
         SITE.challenge_service_client_secret.get_secret_value(),
+        *(address.partition("://")[2] for address in ALERTS["urls"]),
     ]
 )
 _LEVEL = "DEBUG" if SCHEDULER.enable_debug_logging else SITE.log_level
@@ -443,6 +454,8 @@ LOGGING: dict[str, Any] = {
         # Without Django's own handlers, which would write each line a second time.
         "django": {"handlers": []},
         "django-q": {"level": "WARNING"},
+        # It tells of each message, and quotes addresses.
+        "apprise": {"level": "CRITICAL"},
         # It tells of each request.
         "httpx2": {"level": "WARNING"},
     },
