@@ -25,7 +25,7 @@ class Vitals:
         self._step_seconds = _FORK.RawValue("d", 0.0)
 
     def note_look(self) -> None:
-        """Note that the due-broker has seen the tables."""
+        """Note that the cluster has seen the tables, or waits to be let at the broker."""
         self._looked_at.value = time.monotonic()
 
     def note_claim(self) -> None:
@@ -52,7 +52,7 @@ class Vitals:
 
     @property
     def seconds_since_look(self) -> float | None:
-        """How long ago the due-broker saw the tables; None: not yet."""
+        """How long ago that was; None: not yet."""
         return _seconds_since(self._looked_at.value)
 
     @property

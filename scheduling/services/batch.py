@@ -22,6 +22,7 @@ from scheduling.adapters.event_publisher import (
 )
 from scheduling.adapters.lanes import LaneBoard
 from scheduling.adapters.topic_search import find_events
+from scheduling.adapters.vitals import process_vitals
 from scheduling.conf import SchedulerSettings
 from scheduling.domain.errors import ServiceUnavailableError
 from scheduling.log_context import ids_of
@@ -151,6 +152,7 @@ class Batch:
         """Prolong the lease; return the row ids that are still ours."""
         before = time.monotonic()
         held = renew(self.token)
+        process_vitals.note_look()
         self.held_since = before
         self._while_held()
         return held

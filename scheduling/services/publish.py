@@ -109,6 +109,8 @@ class Lane:
         ready_at = time.monotonic() + min(pause, LONGEST_PAUSE_SECONDS)
         is_first = True
         while not self._board.is_stopping and time.monotonic() < self._closes_at:
+            # While all lanes wait here, and tasks before them, the due-broker can't look.
+            process_vitals.note_look()
             if time.monotonic() >= ready_at:
                 if self._gate.ask():
                     return True
