@@ -19,7 +19,7 @@ from scheduling.models import Housekeeping
 
 logger = logging.getLogger("autopilot.alerts")
 
-ROUND_SECONDS: Final = 5.0
+ROUND_SECONDS: Final = 8.0
 NICENESS: Final = 10
 # Over all hosts one looks at a time.
 TURN: Final = "alerts.watch"
@@ -39,7 +39,7 @@ def attend(stop: Stop) -> None:
             now = database_now()
             if Housekeeping.take(TURN, interval=timedelta(seconds=ROUND_SECONDS), now=now):
                 watch.look(
-                    gather(now=timezone.now()),
+                    gather(now=timezone.now(), sample=0),
                     now=now,
                     targets=list(targets),
                     overdue_seconds=settings.ALERTS["overdue_seconds"],

@@ -114,13 +114,14 @@ class Facts:
     disk: DiskFacts | None
 
 
-def gather(*, now: datetime) -> Facts:
+def gather(*, now: datetime, sample: int = SAMPLE) -> Facts:
     """Ask for everything once; what does not answer is told as such.
 
     Args:
         now: This host's instant.
+        sample: Of how many completions the lateness is told; 0: of none.
     """
-    database, error = _ask_database(now=now)
+    database, error = _ask_database(now=now, sample=sample)
     return Facts(
         database=database,
         database_error=error,
@@ -129,13 +130,13 @@ def gather(*, now: datetime) -> Facts:
     )
 
 
-def _ask_database(*, now: datetime) -> tuple[DatabaseFacts | None, str]:
+def _ask_database(*, now: datetime, sample: int) -> tuple[DatabaseFacts | None, str]:
     """Return what the database tells, or why it tells nothing.
 
     What the driver says may name hosts and users: it goes to the log.
     """
     try:
-        return _read_database(now=now), ""
+        return _read_database(now=now, sample=sample), ""
     except DatabaseError as error:
         logger.warning("the database can't be used: %s", str(error).strip())
         connection.close()
@@ -144,7 +145,7 @@ def _ask_database(*, now: datetime) -> tuple[DatabaseFacts | None, str]:
         return None, "it can't be reached, or doesn't answer in time"
 
 
-def _read_database(*, now: datetime) -> DatabaseFacts:
+def _read_database(*, now: datetime, sample: int = SAMPLE) -> DatabaseFacts:
     """Read it all from one state of the database.
 
     Raises:
@@ -159,7 +160,7 @@ def _read_database(*, now: datetime) -> DatabaseFacts:
             now=instant,
             skew_ms=skew_ms,
             jobs=jobs,
-            firing=measure_firing(sample=SAMPLE),
+            firing=measure_firing(sample=sample),
             processes=[
                 ProcessFacts(
                     state=state,

@@ -150,8 +150,11 @@ def _of_status(status: TransitionStatus) -> QuerySet[ScheduledTransition]:
     """Return the jobs of one status, in words that let SQLite see the index of them.
 
     It takes an index of some rows only where the question repeats the index's condition.
+    PostgreSQL's planner would take each word for one condition more, and estimate less.
     """
     rows = ScheduledTransition.objects.order_by().filter(status=status)
+    if connection.vendor == "postgresql":
+        return rows
     if status is TransitionStatus.SCHEDULED:
         return rows.filter(claim_token=None)
     if status is TransitionStatus.RUNNING:
