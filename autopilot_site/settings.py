@@ -369,6 +369,8 @@ AUTH_PASSWORD_VALIDATORS = [
     )
 ]
 SECURE_SSL_REDIRECT = SITE.secure_ssl_redirect
+# Who probes and scrapes a process speaks to it past the proxy.
+SECURE_REDIRECT_EXEMPT = [r"^livez$", r"^health(/[a-z]+)?$", r"^metrics$"]
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SITE.secure_ssl_redirect
 SECURE_HSTS_SECONDS = 31_536_000 if SITE.secure_ssl_redirect else 0
 SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = SITE.secure_ssl_redirect

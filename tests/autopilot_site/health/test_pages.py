@@ -9,6 +9,7 @@ from unittest.mock import Mock
 import pytest
 from django.core.management import CommandError, call_command
 from django.db import OperationalError, connection
+from django.test import Client
 
 from autopilot_site.health import facts, reading
 from scheduling.adapters import broker_probe
@@ -88,6 +89,13 @@ class TestPages:
         assert response.status_code == 503
         assert "overdue" in response.json()["checks"]["scheduler"]["detail"]
         assert client.get("/health").json()["status"] == "degraded"
+
+    @pytest.mark.parametrize("page", ["/livez", "/metrics", *PAGES])
+    def test_send_no_probe_on_to_https(self, settings, page):
+        settings.SECURE_SSL_REDIRECT = True
+
+        assert Client().get(page).status_code == 200
+        assert Client().get("/api/docs/").status_code == 301
 
     def test_are_read_only(self, client):
         assert client.post("/health").status_code == 405
