@@ -265,6 +265,14 @@ class TestSendWaiting:
 
         assert (sending._take(message), sending._take(other)) == (True, False)
 
+    def test_a_message_that_is_being_sent_is_left_to_its_sender(self, told):
+        targets, taken = told
+        sending._take(Notification.objects.get(target="a"))
+
+        send(targets)
+
+        assert taken == []
+
     def test_gives_up_what_is_for_nobody_any_more(self, told):
         targets, _ = told
 
