@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import Annotated, ClassVar, Final, cast
 
 from django.conf import settings
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from scheduling.domain.retry import RetryPolicy
@@ -112,6 +112,19 @@ class SchedulerSettings(_Settings):
         default=True,
         description="Whether each firing writes a line with its lateness.",
     )
+
+    @field_validator("max_schedule_advance")
+    @classmethod
+    def _after_the_least(cls, value: int, info: ValidationInfo) -> int:
+        """Refuse a window in which nothing could be scheduled.
+
+        Raises:
+            ValueError: It ends before SCHEDULER_MIN_SCHEDULE_ADVANCE.
+        """
+        least = info.data.get("min_schedule_advance", 0)
+        if value < least:
+            raise ValueError(f"must not be below SCHEDULER_MIN_SCHEDULE_ADVANCE, {least}")
+        return value
 
     @property
     def max_attempts(self) -> int:

@@ -217,12 +217,14 @@ class HeldRun:
             if _is_worth_telling(self.run, self.tally):
                 _audit_end(self.run, now=now, reason=reason)
             _forget_old_runs()
-        logger.info(
-            "run %s (%s) ended as %s: %s",
+        logger.log(
+            logging.INFO if status is RunStatus.COMPLETED else logging.WARNING,
+            "run %s (%s) ended as %s: %s%s",
             self.run.run_id,
             self.run.trigger,
             status.value,
             _in_words(self.run),
+            f"; {reason}" if reason else "",
         )
         return self.run
 

@@ -195,7 +195,9 @@ class EventPublisher:
 
     def _notice_error(self, error: KafkaError) -> None:
         """Take librdkafka's word on the connection; the loops above act on it."""
-        if error.code() == KafkaError._ALL_BROKERS_DOWN:
+        # It also comes, as "0/1 brokers are down", where one has just come back.
+        is_down = error.code() == KafkaError._ALL_BROKERS_DOWN
+        if is_down and not error.str().startswith("0/"):
             if self._unreachable_since is None:
                 logger.warning("no Kafka broker in reach: %s", error.str())
             self._unreachable_since = self._unreachable_since or time.monotonic()

@@ -64,7 +64,7 @@ class BreakerSerializer(serializers.Serializer[Any]):
     failureThreshold = serializers.IntegerField(min_value=1)
     successThreshold = serializers.IntegerField(min_value=1)
     resetTimeoutMs = serializers.IntegerField(min_value=1_000)
-    openedAt = serializers.DateTimeField(allow_null=True, help_text="The last time.")
+    openedAt = serializers.DateTimeField(allow_null=True, help_text="Null while closed.")
     lastFailureAt = serializers.DateTimeField(allow_null=True)
     lastError = serializers.CharField(allow_null=True)
 
@@ -99,7 +99,8 @@ class BreakerReset(ApiView):
         responses=answers(
             "not_found",
             shape=BreakerSerializer,
-            example=BREAKER_EXAMPLE | {"state": "closed", "failureCount": 0},
+            example=BREAKER_EXAMPLE
+            | {"state": "closed", "failureCount": 0, "openedAt": None},
             is_read=False,
         ),
         tags=["circuit breakers"],

@@ -1,10 +1,13 @@
 """How the OpenAPI document describes queries, headers, errors and examples."""
 
+import re
 from collections import defaultdict
 from collections.abc import Sequence
+from datetime import date, timedelta
 from http import HTTPStatus
 from typing import Any
 
+from django.utils import timezone
 from drf_spectacular.contrib.rest_framework_simplejwt import SimpleJWTScheme
 from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse
@@ -125,6 +128,27 @@ def close_request_bodies(
     return result
 
 
+def move_examples(result: dict[str, Any], generator: Any, **kwargs: Any) -> dict[str, Any]:
+    """Bring the examples' instants into the window of what can be scheduled.
+
+    They are written as of March 2030. Sent as they are shown, they have to be accepted;
+    a hook of the generator.
+    """
+    days = timezone.now().date() + EXAMPLES_AHEAD - EXAMPLES_FROM
+
+    def move(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: move(member) for name, member in value.items()}
+        if isinstance(value, list):
+            return [move(member) for member in value]
+        if isinstance(value, str) and _EXAMPLE_INSTANT.fullmatch(value):
+            return (date.fromisoformat(value[:10]) + days).isoformat() + value[10:]
+        return value
+
+    moved: dict[str, Any] = move(result)
+    return moved
+
+
 def _close(shape: dict[str, Any], shapes: dict[str, Any]) -> None:
     """Tell of a shape, and of the items of its lists, that it has no other fields."""
     if "$ref" in shape:
@@ -136,6 +160,11 @@ def _close(shape: dict[str, Any], shapes: dict[str, Any]) -> None:
         if "items" in member:
             _close(member["items"], shapes)
 
+
+# The first day of the examples, and how far ahead it is shown.
+EXAMPLES_FROM = date(2030, 3, 1)
+EXAMPLES_AHEAD = timedelta(days=30)
+_EXAMPLE_INSTANT = re.compile(r"2030-\d\d-\d\dT[0-9:.]+(?:Z|[+-]\d\d:\d\d)")
 
 JOB_ID = OpenApiParameter("jobId", str, OpenApiParameter.PATH, description="The job's id.")
 

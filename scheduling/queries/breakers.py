@@ -4,6 +4,7 @@ from typing import Any
 
 from scheduling.conf import BREAKER_SETTINGS, breaker_settings
 from scheduling.models import CircuitBreaker
+from scheduling.models.circuit_breaker import CLOSED
 from scheduling.queries.filters import show_instant
 
 
@@ -28,7 +29,7 @@ def show_breaker(breaker: CircuitBreaker) -> dict[str, Any]:
         "failureThreshold": conf.failure_threshold,
         "successThreshold": conf.success_threshold,
         "resetTimeoutMs": conf.reset_timeout,
-        "openedAt": show_instant(breaker.opened_at),
+        "openedAt": None if breaker.state == CLOSED else show_instant(breaker.opened_at),
         "lastFailureAt": show_instant(breaker.last_failure_at),
         "lastError": breaker.last_error or None,
     }

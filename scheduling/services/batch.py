@@ -44,6 +44,8 @@ UNSEARCHABLE_WAIT = timedelta(seconds=3)
 # On a stop a batch waits so long for answers, and gives the rest back.
 STOP_GRACE_SECONDS = 8.0
 DATABASE_RETRY_SECONDS = 30.0
+# A broker that takes so long is told of, while the attempt goes on.
+SLOW_SECONDS = 3.0
 
 
 @dataclass
@@ -65,6 +67,8 @@ class Batch:
     _acknowledged_at: list[float] = field(default_factory=list)
     _given_back: set[int] = field(default_factory=set)
     _stop_seen_at: float | None = None
+    _waits_since: float | None = None
+    _is_slowness_told: bool = False
     _while_held: Callable[[], None] = field(default=lambda: None)
 
     def dated(self) -> list[Acknowledged]:
@@ -90,6 +94,7 @@ class Batch:
         """
         self._while_held = while_held
         jobs = self._still_held(self._not_on_the_topic(self.jobs))
+        self._waits_since = time.monotonic()
         outcomes = publisher.publish(
             [_record(job, timestamp=process_clock.epoch()) for job in jobs],
             deadline_seconds=settings.job_timeout / 1000,
@@ -134,8 +139,8 @@ class Batch:
             if place is None:
                 missing.append(job)
                 continue
-            age = process_clock.epoch() - place.at.timestamp()
-            self._acknowledge(job, place.partition, place.offset, time.monotonic() - age)
+            # When the broker took it, nobody knows: the record tells when it was sent.
+            self._acknowledge(job, place.partition, place.offset, time.monotonic())
         return missing
 
     def _still_held(self, jobs: Sequence[ClaimedJob]) -> Sequence[ClaimedJob]:
@@ -163,6 +168,7 @@ class Batch:
         What is no longer surely ours is taken back before the producer sends it late.
         """
         now = time.monotonic()
+        self._tell_slowness(now)
         if now - self.held_since > RENEW_EVERY_SECONDS:
             try:
                 mine = self._renew()
@@ -177,6 +183,19 @@ class Batch:
             self._stop_seen_at = self._stop_seen_at or now
             return now - self._stop_seen_at < STOP_GRACE_SECONDS
         return True
+
+    def _tell_slowness(self, now: float) -> None:
+        """Say once that answers are due for long; `now` in monotonic seconds."""
+        since = self._waits_since
+        if self._is_slowness_told or since is None or now - since < SLOW_SECONDS:
+            return
+        self._is_slowness_told = True
+        logger.warning(
+            "%d jobs wait for acknowledgements for more than %.0f s: the broker does not "
+            "answer, or is slow",
+            len(self.jobs) - len(self.acknowledged) - len(self._given_back),
+            SLOW_SECONDS,
+        )
 
     def _settle(
         self, rest: Sequence[tuple[ClaimedJob, Outcome]], settings: SchedulerSettings

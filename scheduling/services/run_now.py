@@ -13,7 +13,7 @@ from scheduling.domain.phases import format_instant
 from scheduling.models import ScheduledTransition
 from scheduling.services.audit import record
 from scheduling.services.cancel import Precondition, any_state, read_reason
-from scheduling.services.unproven import is_proven, lock_job, prove_outcome
+from scheduling.services.unproven import get_job, is_proven, lock_job, prove_outcome
 
 RUNNABLE = frozenset({TransitionStatus.SCHEDULED, TransitionStatus.EXPIRED})
 
@@ -45,6 +45,8 @@ def run_transition_now(
     authorize(actor, Operation.RUN_NOW)
     reason = read_reason(reason)
     while True:
+        # What can't be run whatever the topic says is refused without asking it.
+        _check_runnable(get_job(job_id))
         searched = prove_outcome(job_id, now=now)
         try:
             with transaction.atomic():

@@ -137,9 +137,9 @@ def complete_found(
         job.status = TransitionStatus.COMPLETED
         job.unproven_since = job.next_attempt_at = None
         job.last_error = ""
-        job.completed_at = found.at
-        job.finalized_at = job.updated_at = now
-        job.lateness_ms = (found.at - job.due_at) / timedelta(milliseconds=1)
+        # When the broker took it, nobody knows: the record tells when it was sent.
+        job.completed_at = job.finalized_at = job.updated_at = now
+        job.lateness_ms = (now - job.due_at) / timedelta(milliseconds=1)
         job.topic_partition, job.topic_offset = found.partition, found.offset
         job.save()
         record(

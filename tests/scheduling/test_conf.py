@@ -54,9 +54,22 @@ class TestNumbers:
     ):
         monkeypatch.delenv(name, raising=False)
         assert read_for(name) == default
+        # The window's end may not come before its beginning.
+        monkeypatch.setenv("SCHEDULER_MAX_SCHEDULE_ADVANCE", "315360000000")
+        monkeypatch.setenv("SCHEDULER_MIN_SCHEDULE_ADVANCE", "0")
         for value in (least, greatest):
             monkeypatch.setenv(name, str(value))
             assert read_for(name) == value
+
+    def test_of_the_window_leave_one(self, monkeypatch):
+        monkeypatch.setenv("SCHEDULER_MIN_SCHEDULE_ADVANCE", "1001")
+        monkeypatch.setenv("SCHEDULER_MAX_SCHEDULE_ADVANCE", "1000")
+
+        with pytest.raises(ImproperlyConfigured) as caught:
+            read(SchedulerSettings)
+
+        assert "SCHEDULER_MAX_SCHEDULE_ADVANCE='1000'" in str(caught.value)
+        assert "SCHEDULER_MIN_SCHEDULE_ADVANCE, 1001" in str(caught.value)
 
     @pytest.mark.parametrize(("name", "default", "least", "greatest"), NUMBERS)
     def test_outside_their_range_stop_the_start(

@@ -54,7 +54,7 @@ One run at a time, over all hosts: where another one is in progress it is waited
 run of the clusters at their start, and every RECOVERY_SYNC_INTERVAL, does the same.
 --dry-run prints what would be done and changes nothing.
 
-Exit code 1 also where the run failed, or recovery is disabled. --json prints what
+Exit code 1 where the run could not do all (any status but COMPLETED). --json prints what
 GET /api/v1/recovery/runs/RUN_ID/ answers; with --dry-run also "plan"."""
 
     @override
@@ -88,7 +88,7 @@ GET /api/v1/recovery/runs/RUN_ID/ answers; with --dry-run also "plan"."""
         answer = run.show()
         if request.dry_run:
             answer["plan"] = observer.plan
-        if run.current_status in {RunStatus.FAILED, RunStatus.DISABLED}:
+        if run.current_status is not RunStatus.COMPLETED:
             self._tell(answer, options)
             reasons = [error["reason"] for error in run.errors[-1:]]
             raise CommandError(
@@ -97,7 +97,7 @@ GET /api/v1/recovery/runs/RUN_ID/ answers; with --dry-run also "plan"."""
         return answer
 
     def _tell(self, answer: Mapping[str, Any], options: Mapping[str, Any]) -> None:
-        """Print a run that came to nothing."""
+        """Print a run that did not do all."""
         if options["json"]:
             self._write_json(answer)
         else:

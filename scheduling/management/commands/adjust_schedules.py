@@ -38,7 +38,7 @@ the batch is refused; then nothing was changed. --json prints the API's answer.
 
 example:
   echo '{"changes": [{"projectId": 12345, "phaseId": 67890,
-                      "newEndTime": "2026-03-08T17:00:00Z"}],
+                      "newEndTime": "'$(date -u -d '+1 day' +%FT%TZ)'"}],
          "updateReason": "another day"}' |
     manage.py adjust_schedules - --on-conflict shift --dry-run"""
 

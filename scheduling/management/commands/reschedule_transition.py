@@ -19,7 +19,7 @@ whose id is printed; where the instant is the same nothing changes.
 
 example:
   manage.py reschedule_transition job-1772880000000-12345-67890 \\
-      --end-time 2026-03-07T18:00:00Z --reason "an hour more\""""
+      --end-time $(date -u -d '+2 hours' +%FT%TZ) --reason "an hour more\""""
 
     service = staticmethod(update_transition)
     is_reason_required = False

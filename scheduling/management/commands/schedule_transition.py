@@ -28,7 +28,7 @@ refused (duplicate_job): reschedule or cancel that job.
 example:
   manage.py schedule_transition --project-id 12345 --phase-id 67890 --state END \\
       --phase-type-name Registration --project-status ACTIVE \\
-      --end-time 2030-03-07T17:00:00Z"""
+      --end-time $(date -u -d '+1 hour' +%FT%TZ)"""
 
     @override
     def add_arguments(self, parser: CommandParser) -> None:
