@@ -32,6 +32,7 @@ SECRETS = (
     "KAFKA_SASL_PASSWORD",
     "KAFKA_SSL_KEY_PASSWORD",
     "CHALLENGE_SERVICE_CLIENT_SECRET",
+    "AUTOPILOT_ALERT_URLS",
 )
 # A number of requests in a second, minute, hour or day.
 RATE_FORM = r"^[1-9][0-9]{0,8}/(s|sec|second|m|min|minute|h|hour|d|day)$"
@@ -162,12 +163,42 @@ class SiteSettings(BaseSettings):
     cluster_workers: int = Field(
         2, ge=1, le=64, description="Publishing workers of one qcluster."
     )
+    autopilot_alert_urls: SecretStr = Field(
+        SecretStr(""),
+        description="Who is told of trouble: addresses that apprise knows, such as "
+        "slack://… or mailto://…, by spaces.",
+        json_schema_extra={"allowed": "SCHEME://… by spaces"},
+    )
+    autopilot_alert_notifiers: str = Field(
+        "",
+        pattern=r"^$|^\s*[A-Za-z_][\w]*(\.[A-Za-z_]\w*)+(\s*,\s*[A-Za-z_]\w*(\.[A-Za-z_]\w*)+)*\s*$",
+        description="Functions of one's own that are told, by dotted path and commas.",
+        json_schema_extra={"allowed": "package.module.function by commas"},
+    )
+    autopilot_alert_overdue_seconds: int = Field(
+        60,
+        ge=1,
+        le=86_400,
+        description="From how many seconds on an overdue job is told of.",
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = Field(
         "INFO", description="Least level written."
     )
     log_format: Literal["console", "json"] = Field(
         "console", description="Lines for people, or one JSON object a line."
     )
+
+    @field_validator("autopilot_alert_urls")
+    @classmethod
+    def _check_alert_urls(cls, value: SecretStr) -> SecretStr:
+        """Refuse what is no address at all; the service's own rules are apprise's.
+
+        Raises:
+            ValueError: One has no scheme.
+        """
+        if any("://" not in one for one in value.get_secret_value().split()):
+            raise ValueError("each must begin with a scheme and ://")
+        return value
 
     @field_validator("challenge_service_url", "challenge_service_token_url")
     @classmethod

@@ -25,6 +25,7 @@ from scheduling.conf import (
     RecoverySettings,
     SchedulerSettings,
 )
+from scheduling.log_context import add_ids, keep_secret
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -248,12 +249,25 @@ CHORES = {
     "scheduling.tasks.forget_old_answers": timedelta(hours=1),
     "scheduling.tasks.forget_old_batches": timedelta(hours=1),
     "recovery.tasks.expire_overdue": timedelta(seconds=60),
+    "autopilot_site.tasks.settle_totals": timedelta(seconds=10),
 }
 if SITE.challenge_service_url or RECOVERY.challenge_service_mock_mode:
     CHORES["scheduling.tasks.read_marked_challenges"] = timedelta(seconds=5)
 # What runs in a process of its own beside each cluster: called with an event that says
 # when to stop.
-CLUSTER_COMPANIONS = ["recovery.caretaker.attend"] if RECOVERY.enabled else []
+CLUSTER_COMPANIONS = ["scheduling.adapters.heartbeat.attend"]
+if RECOVERY.enabled:
+    CLUSTER_COMPANIONS.append("recovery.caretaker.attend")
+# Who is told of trouble, and from when on an overdue job is some.
+ALERTS: dict[str, Any] = {
+    "urls": SITE.autopilot_alert_urls.get_secret_value().split(),
+    "notifiers": [
+        path.strip() for path in SITE.autopilot_alert_notifiers.split(",") if path.strip()
+    ],
+    "overdue_seconds": SITE.autopilot_alert_overdue_seconds,
+}
+if ALERTS["urls"] or ALERTS["notifiers"]:
+    CLUSTER_COMPANIONS.append("autopilot_site.alerts.companion.attend")
 CACHES = {
     "default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"},
     "none": {"BACKEND": "django.core.cache.backends.dummy.DummyCache"},
@@ -356,6 +370,8 @@ AUTH_PASSWORD_VALIDATORS = [
     )
 ]
 SECURE_SSL_REDIRECT = SITE.secure_ssl_redirect
+# Who probes and scrapes a process speaks to it past the proxy.
+SECURE_REDIRECT_EXEMPT = [r"^livez$", r"^health(/[a-z]+)?$", r"^metrics$"]
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SITE.secure_ssl_redirect
 SECURE_HSTS_SECONDS = 31_536_000 if SITE.secure_ssl_redirect else 0
 SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = SITE.secure_ssl_redirect
@@ -388,11 +404,24 @@ USE_TZ = True
 TIME_ZONE = "UTC"
 
 # --- Logs -----------------------------------------------------------------------------
+# Whatever a neighbour's error quotes: none of these is ever written.
+keep_secret(
+    [
+        SECRET_KEY,
+        JWT_SIGNING_KEY,
+        *JWT_VERIFYING_KEYS,
+        str(DATABASES["default"].get("PASSWORD") or ""),
+        SITE.kafka_sasl_password.get_secret_value(),
+        SITE.kafka_ssl_key_password.get_secret_value(),
+        SITE.challenge_service_client_secret.get_secret_value(),
+        *(address.partition("://")[2] for address in ALERTS["urls"]),
+    ]
+)
 _LEVEL = "DEBUG" if SCHEDULER.enable_debug_logging else SITE.log_level
 _SHARED_PROCESSORS: list[Any] = [
     structlog.stdlib.add_log_level,
     structlog.stdlib.add_logger_name,
-    structlog.stdlib.ExtraAdder(),
+    add_ids,
     structlog.processors.TimeStamper(fmt="iso", utc=True),
 ]
 LOGGING: dict[str, Any] = {
@@ -400,12 +429,12 @@ LOGGING: dict[str, Any] = {
     "disable_existing_loggers": False,
     "formatters": {
         "console": {
-            "()": "scheduling.api.log_context.ConsoleFormatter",
+            "()": "scheduling.log_context.ConsoleFormatter",
             "format": "{asctime} {levelname:<8} {name}: {message}",
             "style": "{",
         },
         "json": {
-            "()": "structlog.stdlib.ProcessorFormatter",
+            "()": "scheduling.log_context.JsonFormatter",
             "foreign_pre_chain": _SHARED_PROCESSORS,
             "processors": [
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
@@ -414,12 +443,12 @@ LOGGING: dict[str, Any] = {
             ],
         },
     },
-    "filters": {"request_id": {"()": "scheduling.api.log_context.RequestIdFilter"}},
+    "filters": {"context": {"()": "scheduling.log_context.ContextFilter"}},
     "handlers": {
         "stderr": {
             "class": "logging.StreamHandler",
             "formatter": SITE.log_format,
-            "filters": ["request_id"],
+            "filters": ["context"],
         }
     },
     "root": {"handlers": ["stderr"], "level": SITE.log_level},
@@ -428,6 +457,8 @@ LOGGING: dict[str, Any] = {
         # Without Django's own handlers, which would write each line a second time.
         "django": {"handlers": []},
         "django-q": {"level": "WARNING"},
+        # It tells of each message, and quotes addresses.
+        "apprise": {"level": "CRITICAL"},
         # It tells of each request.
         "httpx2": {"level": "WARNING"},
     },

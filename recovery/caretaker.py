@@ -10,7 +10,7 @@ import os
 import socket
 import time
 from datetime import datetime, timedelta
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from django.db import Error as DatabaseError
 from django.db import connection, transaction
@@ -28,6 +28,7 @@ from recovery.services.runs import (
     take,
 )
 from scheduling.adapters.clock import database_now
+from scheduling.adapters.heartbeat import Stop
 from scheduling.adapters.owner import Owner
 from scheduling.conf import recovery_settings
 from scheduling.models import Housekeeping, ProcessState
@@ -43,18 +44,6 @@ SEEN_SECONDS: Final = 10.0
 GONE_AFTER: Final = timedelta(seconds=35)
 LONGEST_DATABASE_WAIT_SECONDS: Final = 5.0
 NICENESS: Final = 10
-
-
-class Stop(Protocol):
-    """Tells when the cluster stops."""
-
-    def is_set(self) -> bool:
-        """Tell whether it does."""
-        ...
-
-    def wait(self, timeout: float | None = None) -> bool:
-        """Wait for that; tell whether it came."""
-        ...
 
 
 def attend(stop: Stop) -> None:

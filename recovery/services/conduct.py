@@ -20,6 +20,7 @@ from recovery.services.runs import (
     take,
 )
 from scheduling.conf import recovery_settings
+from scheduling.log_context import bound_contextvars
 
 logger = logging.getLogger("autopilot.recovery")
 
@@ -99,7 +100,8 @@ def conduct(
             most_seconds=longest if is_startup else None,
         )
         work = Reconciliation(held, observer=observer or Nobody(), pulse=pulse)
-        work.run()
+        with bound_contextvars(run_id=str(held.run.run_id)):
+            work.run()
         return _finish(held, failure=work.failure)
     except RunLostError:
         logger.warning("run %s was ended by another process", held.run.run_id)

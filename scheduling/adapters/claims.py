@@ -52,6 +52,7 @@ class ClaimedJob:
     max_attempts: int
     unproven_since: datetime | None
     started_at: datetime
+    forced_at: datetime | None
 
 
 class Acknowledged(NamedTuple):
@@ -159,14 +160,17 @@ completed AS (
             3)
     FROM acknowledged a WHERE t.id = a.id AND t.claim_token = %(token)s
     RETURNING t.id, t.job_id, t.project_id, t.phase_id, t.state, t.finalized_at,
-        t.lateness_ms, t.topic_partition, t.topic_offset),
+        t.lateness_ms, t.topic_partition, t.topic_offset, t.forced_at,
+        round((extract(epoch FROM t.completed_at - t.started_at) * 1000)::numeric, 3)
+            AS execution_ms),
 audited AS (
     INSERT INTO {AUDIT} (at, action, job_id, project_id, phase_id, state, actor, role,
         old_status, new_status, changes, reason, request_id)
     SELECT finalized_at, 'transition.completed', job_id, project_id, phase_id, state,
         %(actor)s, %(role)s, 'running', 'completed',
         jsonb_build_object('partition', topic_partition, 'offset', topic_offset,
-            'latenessMs', lateness_ms), '', '' FROM completed)
+            'latenessMs', lateness_ms, 'executionMs', execution_ms,
+            'isForced', forced_at IS NOT NULL), '', '' FROM completed)
 SELECT id, lateness_ms FROM completed
 """  # noqa: S608
 
@@ -346,7 +350,14 @@ def _complete_on_sqlite(
         )
         if is_mine:
             done[ack.job.id] = lateness
-            position = {"partition": ack.partition, "offset": ack.offset}
+            took_ms = (at - ack.job.started_at).total_seconds() * 1000
+            changes = {
+                "partition": ack.partition,
+                "offset": ack.offset,
+                "latenessMs": lateness,
+                "executionMs": round(took_ms, 3),
+                "isForced": ack.job.forced_at is not None,
+            }
             entries.append(
                 engine_entry(
                     ack.job,
@@ -354,7 +365,7 @@ def _complete_on_sqlite(
                     now=now,
                     old=TransitionStatus.RUNNING,
                     new=TransitionStatus.COMPLETED,
-                    changes={**position, "latenessMs": lateness},
+                    changes=changes,
                 )
             )
     AuditEntry.objects.bulk_create(entries)

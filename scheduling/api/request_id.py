@@ -8,11 +8,16 @@ from typing import Any
 from django.http import HttpRequest, HttpResponseBase
 
 from scheduling.api.errors import http_problem
-from scheduling.api.log_context import current_request_id
+from scheduling.log_context import bound_contextvars, ids_of
 
 HEADER = "X-Request-Id"
 _FORM = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _ERRORS_FROM = 400
+_NAMED = re.compile(
+    r"/api/v1/(?:transitions/(?P<job_id>job-[A-Za-z0-9-]{1,120})"
+    r"|challenges/(?P<challenge_id>[A-Za-z0-9-]{1,36})"
+    r"|recovery/runs/(?P<run_id>[A-Za-z0-9-]{1,36}))/"
+)
 
 
 def request_id_of(request: Any) -> str:
@@ -33,17 +38,20 @@ def request_id_middleware(
         given = request.headers.get(HEADER, "")
         request_id = given if _FORM.fullmatch(given) else uuid.uuid4().hex
         request.request_id = request_id  # type: ignore[attr-defined]
-        token = current_request_id.set(request_id)
-        try:
+        with bound_contextvars(request_id=request_id, **_ids_in(request.path)):
             response = get_response(request)
-        finally:
-            current_request_id.reset(token)
         if request.path.startswith("/api/") and _is_error_page(response):
             response = http_problem(response.status_code, request_id=request_id)
         response.headers[HEADER] = request_id
         return response
 
     return respond
+
+
+def _ids_in(path: str) -> dict[str, str]:
+    """Return the ids that a path of the API names."""
+    found = _NAMED.match(path)
+    return ids_of(found.groupdict()) if found else {}
 
 
 def _is_error_page(response: HttpResponseBase) -> bool:

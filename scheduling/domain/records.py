@@ -45,6 +45,17 @@ class Record:
         return text_header(self.headers, "correlation-id", longest=LONGEST_CORRELATION_ID)
 
     @property
+    def log_ids(self) -> dict[str, str]:
+        """What a log line about it names."""
+        ids = {
+            "record": self.place,
+            "event_id": self.event_id,
+            "correlation_id": self.correlation_id,
+            "job_id": self.job_id,
+        }
+        return {name: value for name, value in ids.items() if value}
+
+    @property
     def job_id(self) -> str:
         """Its `job-id` header; empty where it has none that can be a job's id."""
         return text_header(self.headers, "job-id", longest=LONGEST_EVENT_ID)

@@ -1,6 +1,7 @@
 """The rows: one model a file."""
 
 from scheduling.models.adjustment_batch import AdjustmentBatch
+from scheduling.models.alert import Alert, Notification
 from scheduling.models.audit_entry import AuditEntry
 from scheduling.models.challenge import Challenge, Phase
 from scheduling.models.circuit_breaker import CircuitBreaker
@@ -12,11 +13,13 @@ from scheduling.models.outgoing_record import OutgoingRecord
 from scheduling.models.process_state import ProcessState
 from scheduling.models.rate_count import RateCount
 from scheduling.models.revoked_token_family import RevokedTokenFamily
+from scheduling.models.running_total import RunningTotal
 from scheduling.models.scheduled_transition import ScheduledTransition
 from scheduling.models.settled_transition import SettledTransition
 
 __all__ = [
     "AdjustmentBatch",
+    "Alert",
     "AuditEntry",
     "Challenge",
     "CircuitBreaker",
@@ -24,11 +27,13 @@ __all__ = [
     "Housekeeping",
     "IdempotencyKey",
     "InboxMessage",
+    "Notification",
     "OutgoingRecord",
     "Phase",
     "ProcessState",
     "RateCount",
     "RevokedTokenFamily",
+    "RunningTotal",
     "ScheduledTransition",
     "SettledTransition",
 ]

@@ -22,8 +22,10 @@ from scheduling.adapters.event_publisher import (
 )
 from scheduling.adapters.lanes import LaneBoard
 from scheduling.adapters.topic_search import find_events
+from scheduling.adapters.vitals import process_vitals
 from scheduling.conf import SchedulerSettings
 from scheduling.domain.errors import ServiceUnavailableError
+from scheduling.log_context import ids_of
 from scheduling.messages import MIME_TYPE, write_phase_transition
 from scheduling.topics import PHASE_TRANSITION
 
@@ -155,6 +157,7 @@ class Batch:
         """Prolong the lease; return the row ids that are still ours."""
         before = time.monotonic()
         held = renew(self.token)
+        process_vitals.note_look()
         self.held_since = before
         self._while_held()
         return held
@@ -256,7 +259,20 @@ class Batch:
             job.max_attempts,
             status,
             error,
+            extra=log_ids(job),
         )
+
+
+def log_ids(job: ClaimedJob) -> dict[str, str]:
+    """Return what a log line about a job names."""
+    return ids_of(
+        {
+            "job_id": job.job_id,
+            "event_id": job.event_id,
+            "challenge_id": job.challenge_id,
+            "correlation_id": job.event_id,
+        }
+    )
 
 
 def _record(job: ClaimedJob, *, timestamp: float) -> OutgoingRecord:

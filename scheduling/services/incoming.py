@@ -34,6 +34,7 @@ from scheduling.domain.errors import (
     ServiceUnavailableError,
 )
 from scheduling.domain.records import Record
+from scheduling.log_context import bound_contextvars
 from scheduling.messages import UnusableMessageError
 from scheduling.models import InboxMessage
 from scheduling.services.routes import (
@@ -207,7 +208,8 @@ def _handle_wave(wave: Sequence[_Understood], *, now: datetime, is_stuck: bool) 
     for item in wave:
         try:
             once = functools.partial(_apply, [item], now=now)
-            _try_often(once, item.record, is_stuck=is_stuck)
+            with bound_contextvars(**item.record.log_ids):
+                _try_often(once, item.record, is_stuck=is_stuck)
         except ServiceUnavailableError:
             raise
         except SchedulingError as error:
@@ -234,7 +236,13 @@ def _try_often(act: Callable[[], None], record: Record, *, is_stuck: bool = Fals
                     raise
                 raise _unexpected(record, error, "failed five times") from error
             name = type(error).__name__
-            logger.warning("%s failed (%s), attempt %d", record.place, name, attempt)
+            logger.warning(
+                "%s failed (%s), attempt %d",
+                record.place,
+                name,
+                attempt,
+                extra=record.log_ids,
+            )
             time.sleep(FIRST_WAIT_SECONDS * 2 ** (attempt - 1))
     return None
 
@@ -247,7 +255,7 @@ def _unexpected(record: Record, error: Exception, what: str) -> UnexpectedError:
     name = type(error).__name__
     frames = traceback.extract_tb(error.__traceback__)
     where = " > ".join(f"{f.filename}:{f.lineno} {f.name}" for f in frames[-12:])
-    logger.error("%s %s: %s at %s", record.place, what, name, where)
+    logger.error("%s %s: %s at %s", record.place, what, name, where, extra=record.log_ids)
     return UnexpectedError(f"{what}: {name}")
 
 
@@ -433,7 +441,12 @@ def _set_aside(
         for record, error in new:
             known_routes[record.topic].answer_refusal(record, error, now)
     for record, error in new:
-        logger.warning("%s is set aside: %s", record.place, shown(error.detail))
+        logger.warning(
+            "%s is set aside: %s",
+            record.place,
+            shown(error.detail),
+            extra=record.log_ids,
+        )
 
 
 def _refusal(error: SchedulingError) -> Outcome:

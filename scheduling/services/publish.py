@@ -19,8 +19,9 @@ from scheduling.adapters.event_publisher import EventPublisher, process_publishe
 from scheduling.adapters.lanes import LaneBoard, current_board
 from scheduling.adapters.look import Look, look
 from scheduling.adapters.owner import Owner
+from scheduling.adapters.vitals import process_vitals
 from scheduling.conf import SchedulerSettings, age_limit, scheduler_settings
-from scheduling.services.batch import DATABASE_RETRY_SECONDS, Batch
+from scheduling.services.batch import DATABASE_RETRY_SECONDS, Batch, log_ids
 from scheduling.services.broker_gate import BrokerGate
 
 logger = logging.getLogger("autopilot.firing")
@@ -112,6 +113,8 @@ class Lane:
         ready_at = time.monotonic() + min(pause, LONGEST_PAUSE_SECONDS)
         is_first = True
         while not self._board.is_stopping and time.monotonic() < self._closes_at:
+            # While all lanes wait here, and tasks before them, the due-broker can't look.
+            process_vitals.note_look()
             if time.monotonic() >= ready_at:
                 if self._gate.ask():
                     return True
@@ -143,6 +146,7 @@ class Lane:
                 time.sleep(0.2)
                 continue
             if jobs:
+                process_vitals.note_claim()
                 process_clock.observe(
                     jobs[0].started_at, asked_at=asked_at, answered_at=time.monotonic()
                 )
@@ -219,6 +223,15 @@ class Lane:
                     lateness[ack.job.id],
                     ack.partition,
                     ack.offset,
+                )
+                # Said as attributes, which `LOG_FORMAT=json` writes as members.
+                vars(record).update(
+                    log_ids(ack.job),
+                    phase_id=ack.job.phase_id,
+                    state=ack.job.state,
+                    lateness_ms=lateness[ack.job.id],
+                    partition=ack.partition,
+                    offset=ack.offset,
                 )
                 logger.handle(record)
 

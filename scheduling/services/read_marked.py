@@ -264,6 +264,9 @@ def _give_up(seen: _Seen, reason: str, *, now: datetime) -> _Result:
             must_be_read_since=None
         )
     logger.warning(
-        "the challenge %s %s: its jobs stay as they are", seen.challenge_id, reason
+        "the challenge %s %s: its jobs stay as they are",
+        seen.challenge_id,
+        reason,
+        extra={"challenge_id": seen.challenge_id},
     )
     return _Result.GIVEN_UP

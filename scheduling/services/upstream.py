@@ -70,10 +70,19 @@ def _read(service: ChallengeService, reading: Reading, *, ends_at: float) -> Rea
     except (ServiceUnavailableError, UnusableMessageError) as error:
         if isinstance(error, ChallengeServiceAwayError):
             _Pause.until = time.monotonic() + PAUSE_SECONDS
-        logger.warning("challenge %s is to be read later: %s", challenge_id, error.detail)
+        logger.warning(
+            "challenge %s is to be read later: %s",
+            challenge_id,
+            error.detail,
+            extra={"challenge_id": challenge_id},
+        )
         return unread
     if challenge is None:
-        logger.warning("the Challenge service knows no challenge %s", challenge_id)
+        logger.warning(
+            "the Challenge service knows no challenge %s",
+            challenge_id,
+            extra={"challenge_id": challenge_id},
+        )
         return unread
     return replace(
         reading,

@@ -7,8 +7,9 @@ import pytest
 from django_q.models import OrmQ
 from django_q.tasks import async_task
 
+from autopilot_site.health import CheckStatus, read_health
 from scheduling.domain.actors import Role, user_actor
-from scheduling.models import AuditEntry, ScheduledTransition
+from scheduling.models import AuditEntry, ProcessState, ScheduledTransition
 from scheduling.services.cancel import cancel_transition
 from scheduling.services.run_now import run_transition_now
 from tests.faults.conftest import check_fired_rightly, completed, wait_completed, wait_for
@@ -76,6 +77,38 @@ class TestRunningCluster:
         time.sleep(0.5)
 
         assert {record.job_id for record in topic.records()} & {*kept, *gone} == set(kept)
+
+
+class TestHealth:
+    def test_knows_a_cluster_while_it_lives_and_at_once_when_it_is_dead(
+        self, start_cluster
+    ):
+        cluster = start_cluster()
+        rows = ProcessState.objects.filter(kind="cluster", pid=cluster.process.pid)
+        wait_for(
+            lambda: rows.exclude(figures__lastLookAt=None).exists(),
+            seconds=15,
+            what="the cluster's word",
+        )
+        alive = read_health(now=datetime.now(UTC)).checks["scheduler"]
+
+        cluster.end()
+
+        dead = read_health(now=datetime.now(UTC)).checks["scheduler"]
+        assert (alive.status, alive.figures["workers"]) == (CheckStatus.UP, 2)
+        assert dead.status is CheckStatus.DOWN
+        assert "no cluster lives" in dead.detail
+
+    def test_forgets_the_row_of_a_cluster_that_was_killed(self, start_cluster):
+        first = start_cluster()
+        rows = ProcessState.objects.filter(kind="cluster")
+        wait_for(rows.exists, seconds=15, what="the first one's row")
+        first.end()
+
+        second = start_cluster()
+
+        only = rows.exclude(pid=second.process.pid)
+        wait_for(lambda: not only.exists(), seconds=15, what="the first one's end")
 
 
 class TestDebugLogging:

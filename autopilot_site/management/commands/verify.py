@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from contextlib import suppress
 from datetime import datetime
 from typing import Any, TextIO, cast
 
@@ -12,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 from typing_extensions import override
 
+from autopilot_site.alerts.watch import keep_outcome
 from autopilot_site.verification import Invariant, Report, verify
 from autopilot_site.verification.report import ONLY_ON_THE_TOPIC
 from scheduling.adapters.clock import database_now
@@ -58,6 +60,8 @@ class Command(BaseCommand):
             self.stdout.write(json.dumps(report.as_json()))
         else:
             self._print(report)
+        if options["since"] is None:
+            _keep_outcome(report)
         if not report.holds:
             raise CommandError(_summary(report))
 
@@ -77,6 +81,17 @@ class Command(BaseCommand):
             rest = invariant.violation_count - len(invariant.violations)
             if rest:
                 console.print(Text(f"{invariant.id:>2} … and {rest:,} more"))
+
+
+def _keep_outcome(report: Report) -> None:
+    """Keep what a whole verification found, for the alerts."""
+    violations = sum(one.violation_count for one in report.invariants.values())
+    if not violations and any(one.unchecked for one in report.invariants.values()):
+        # It found nothing because it could not look: what was found before stands.
+        return
+    # Without a database the report says so itself.
+    with suppress(DatabaseError):
+        keep_outcome(violations=violations, now=_now())
 
 
 def _now() -> datetime:

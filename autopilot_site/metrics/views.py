@@ -1,0 +1,55 @@
+"""`GET /metrics`, in Prometheus' text format (contract, section 7)."""
+
+from concurrent.futures import TimeoutError as NoAnswerError
+from datetime import datetime
+
+from django.db import Error as DatabaseError
+from django.http import HttpRequest, HttpResponse
+from django.utils import timezone
+from django.views.decorators.http import require_safe
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
+
+from autopilot_site.health.facts import gather
+from autopilot_site.health.judgement import judge
+from autopilot_site.health.reading import SharedReader
+from autopilot_site.metrics.collector import ProductCollector
+from autopilot_site.metrics.totals import count_all
+from scheduling.conf import recovery_settings
+
+_UNAVAILABLE = 503
+
+
+@require_safe
+def metrics(request: HttpRequest) -> HttpResponse:
+    """Tell all metrics.
+
+    Without a database those that come from it are missing, and `autopilot_check_status`
+    says why; where it does not answer at all, the scrape fails.
+    """
+    try:
+        found = _reader.read(now=timezone.now())
+    except NoAnswerError:
+        return HttpResponse(status=_UNAVAILABLE, content_type="text/plain")
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(found)
+    encode, content_type = choose_encoder(request.headers.get("Accept", ""))
+    return HttpResponse(
+        encode(registry),
+        content_type=content_type,
+        headers={"Cache-Control": "no-store"},
+    )
+
+
+def read_metrics(*, now: datetime) -> ProductCollector:
+    """Read everything that a scrape tells."""
+    facts = gather(now=now)
+    health = judge(facts, now=now, recovery=recovery_settings())
+    try:
+        counts = count_all() if facts.database is not None else None
+    except DatabaseError:
+        counts = None
+    return ProductCollector(facts, health, counts)
+
+
+_reader = SharedReader(lambda now: read_metrics(now=now))
