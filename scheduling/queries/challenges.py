@@ -35,12 +35,26 @@ def list_challenges(filters: Mapping[str, Any]) -> QuerySet[Challenge]:
 
 def show_challenges(challenges: Sequence[Challenge]) -> list[dict[str, Any]]:
     """Return challenges as the outside sees them, by the same three queries for any."""
-    phases = defaultdict(list)
+    phases = _phases_of(challenges)
+    jobs = _jobs_of(challenges, phases)
+    return [_show(one, phases[one.pk], jobs[one.pk]) for one in challenges]
+
+
+def read_phases_and_jobs(
+    challenge: Challenge,
+) -> tuple[Sequence[Phase], Sequence[ScheduledTransition]]:
+    """Return a challenge's phases in upstream's order, and its jobs in due order."""
+    phases = _phases_of([challenge])
+    return phases[challenge.pk], _jobs_of([challenge], phases)[challenge.pk]
+
+
+def _phases_of(challenges: Sequence[Challenge]) -> Mapping[int, Sequence[Phase]]:
+    """Return the phases of each challenge by its key, in upstream's order."""
+    phases: dict[int, list[Phase]] = defaultdict(list)
     of_them = Phase.objects.filter(challenge_id__in=[one.pk for one in challenges])
     for phase in of_them.order_by("challenge_id", "position", "id"):
         phases[phase.challenge_id].append(phase)
-    jobs = _jobs_of(challenges, phases)
-    return [_show(one, phases[one.pk], jobs[one.pk]) for one in challenges]
+    return phases
 
 
 def _jobs_of(
