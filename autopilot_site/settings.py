@@ -10,6 +10,7 @@ import environ
 import structlog
 from csp import constants as csp
 from django.core.exceptions import ImproperlyConfigured
+from django.templatetags.static import static
 
 from autopilot_site.env import (
     LEAST_KEY_BYTES,
@@ -61,6 +62,8 @@ INSTALLED_APPS = [
     "autopilot_site.apps.AutopilotSiteConfig",
     "recovery.apps.RecoveryConfig",
     "scheduling.apps.SchedulingConfig",
+    # Its templates stand before those of Django's admin.
+    "unfold.apps.BasicAppConfig",
     "autopilot_site.apps.RoleAdminConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
@@ -103,7 +106,8 @@ TEMPLATES = [
                 "django.template.context_processors.request",
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
-            ]
+            ],
+            "libraries": {"autopilot": "scheduling.pages.template_tags"},
         },
     }
 ]
@@ -332,6 +336,26 @@ AXES_VERBOSE = False
 # How many log-ins one address may try at the admin.
 ADMIN_THROTTLE_LOG_IN = "30/min"
 TRUST_PROXY = SITE.trust_proxy
+
+# --- Admin ----------------------------------------------------------------------------
+UNFOLD = {
+    "SITE_TITLE": "Autopilot",
+    "SITE_HEADER": "Autopilot",
+    "SITE_ICON": lambda request: static("autopilot/icon.svg"),
+    "SITE_FAVICONS": [
+        {
+            "rel": "icon",
+            "type": "image/svg+xml",
+            "href": lambda request: static("autopilot/icon.svg"),
+        }
+    ],
+    # No link to a site beside the admin: there is none for people.
+    "SITE_URL": None,
+    "SHOW_HISTORY": False,
+    "SHOW_VIEW_ON_SITE": False,
+    "STYLES": [lambda request: static("autopilot/admin.css")],
+    "SCRIPTS": [lambda request: static("autopilot/admin.js")],
+}
 
 # --- Web ------------------------------------------------------------------------------
 ALLOWED_HOSTS = [host.strip() for host in SITE.allowed_hosts.split(",") if host.strip()]
