@@ -1,11 +1,12 @@
 """What was last read of each challenge, with its phases and its jobs."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from django.db.models import Q, QuerySet
 
+from scheduling.domain import challenges as domain
 from scheduling.domain.phases import LONGEST_TEXT, wire_id
 from scheduling.models import Challenge, Phase, ScheduledTransition
 from scheduling.queries.filters import (
@@ -46,6 +47,29 @@ def read_phases_and_jobs(
     """Return a challenge's phases in upstream's order, and its jobs in due order."""
     phases = _phases_of([challenge])
     return phases[challenge.pk], _jobs_of([challenge], phases)[challenge.pk]
+
+
+def as_last_read(challenge: Challenge, phases: Iterable[Phase]) -> domain.Challenge:
+    """Return what was last read of a challenge, as a value of the domain."""
+    return domain.Challenge(
+        challenge_id=challenge.challenge_id,
+        project_id=challenge.project_id,
+        status=challenge.status,
+        name=challenge.name,
+        phases=tuple(
+            domain.Phase(
+                phase_id=row.phase_id,
+                name=row.name,
+                template_id=row.template_id,
+                scheduled_start_at=row.scheduled_start_at,
+                scheduled_end_at=row.scheduled_end_at,
+                actual_start_at=row.actual_start_at,
+                actual_end_at=row.actual_end_at,
+                predecessor=row.predecessor,
+            )
+            for row in phases
+        ),
+    )
 
 
 def _phases_of(challenges: Sequence[Challenge]) -> Mapping[int, Sequence[Phase]]:
