@@ -64,6 +64,7 @@ INSTALLED_APPS = [
     "scheduling.apps.SchedulingConfig",
     # Its templates stand before those of Django's admin.
     "unfold.apps.BasicAppConfig",
+    "unfold.contrib.filters",
     "autopilot_site.apps.RoleAdminConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
@@ -313,6 +314,8 @@ SPECTACULAR_SETTINGS = {
 }
 # Bodies over this are refused before they are read into memory (contract, section 4).
 DATA_UPLOAD_MAX_MEMORY_SIZE = 4 * 1024 * 1024
+# The admin's overrides take 10,000 rows, each named by a field of its own.
+DATA_UPLOAD_MAX_NUMBER_FIELDS = 11_000
 
 # --- Log-ins --------------------------------------------------------------------------
 AUTHENTICATION_BACKENDS = [
