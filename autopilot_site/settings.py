@@ -349,6 +349,8 @@ ADMIN_THROTTLE_LOG_IN = "30/min"
 TRUST_PROXY = SITE.trust_proxy
 
 # --- Admin ----------------------------------------------------------------------------
+# How late is late: the line in the home page's histogram.
+AUTOPILOT_LATENESS_SLO_MS = SITE.autopilot_lateness_slo_ms
 UNFOLD = {
     "SITE_TITLE": "Autopilot",
     "SITE_HEADER": "Autopilot",
