@@ -25,11 +25,9 @@ from scheduling.admin.end_time import HELP, EndTime, read_end_time
 from scheduling.admin.override_words import WORDS, effect, is_about, refusal_text
 from scheduling.domain.errors import (
     InvalidRequestError,
-    JobNotRunnableError,
     PreconditionFailedError,
     SchedulingError,
 )
-from scheduling.domain.lifecycle import TransitionStatus
 from scheduling.domain.phases import LONGEST_REASON
 from scheduling.models import AuditEntry, ScheduledTransition
 from scheduling.pages.acting import demand
@@ -37,7 +35,13 @@ from scheduling.pages.base import AdminPage, admin_page
 from scheduling.pages.links import JOBS
 from scheduling.pages.texts import count_text
 from scheduling.services.cancel import read_reason
-from scheduling.services.overrides import Override, Prospect, carry_out, foresee
+from scheduling.services.overrides import (
+    Override,
+    Prospect,
+    carry_out,
+    check_not_demanded,
+    foresee,
+)
 
 # So many jobs are changed in one go; the rest is told, and waits for the next.
 MOST_JOBS = 10_000
@@ -303,8 +307,8 @@ class OverridePage(AdminPage):
         def is_as_shown(locked: ScheduledTransition) -> None:
             if _has_changed(locked, selection):
                 raise PreconditionFailedError(_change_text(locked))
-            if self.chosen is Override.RUN_NOW and _is_demanded(locked, now=self.now):
-                raise JobNotRunnableError("somebody ran it already: it waits for a worker")
+            if self.chosen is Override.RUN_NOW:
+                check_not_demanded(locked, now=self.now)
 
         try:
             new = carry_out(
@@ -409,16 +413,6 @@ def _change_text(job: ScheduledTransition) -> str:
     who = f" by {last.actor}" if last else ""
     return (
         f"it changed meanwhile{who}, and is {job.status} now: look at it and confirm again"
-    )
-
-
-def _is_demanded(job: ScheduledTransition, *, now: datetime) -> bool:
-    """Tell whether somebody ran the job already, and it only waits for a worker."""
-    return (
-        job.current_status is TransitionStatus.SCHEDULED
-        and job.forced_at is not None
-        and job.next_attempt_at is None
-        and job.ready_at <= now
     )
 
 

@@ -283,11 +283,15 @@ class ScheduledTransitionAdmin(ReadOnlyAdmin):
         ]
         if not lines:
             return EMPTY
+        # In the browser's top layer: the table would cut off what opens inside it.
         return format_html(
-            '<details class="ap-menu"><summary aria-label="What can be done with {}">'
-            '<span aria-hidden="true">⋯</span></summary><div class="ap-menu-lines">{}</div>'
-            "</details>",
+            '<button type="button" class="ap-menu-open" popovertarget="do-{}" '
+            'aria-label="What can be done with {}">⋯</button>'
+            '<div popover id="do-{}" class="ap-menu-lines"><strong>{}</strong>{}</div>',
+            job.pk,
             job.job_id,
+            job.pk,
+            is_about(job),
             format_html_join("", '<a href="{}">{}</a>', lines),
         )
 

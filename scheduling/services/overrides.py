@@ -17,7 +17,7 @@ from scheduling.domain.errors import (
     JobNotRunnableError,
     SchedulingError,
 )
-from scheduling.domain.lifecycle import LIVE
+from scheduling.domain.lifecycle import LIVE, TransitionStatus
 from scheduling.domain.phases import PhaseData
 from scheduling.models import ScheduledTransition
 from scheduling.services.cancel import (
@@ -191,6 +191,21 @@ def _check_schedulable(job: ScheduledTransition) -> None:
         raise DuplicateJobError(job.job_id)
 
 
+def check_not_demanded(job: ScheduledTransition, *, now: datetime) -> None:
+    """Refuse a job that somebody ran already, and that only waits for a worker.
+
+    Raises:
+        JobNotRunnableError: It is.
+    """
+    if (
+        job.current_status is TransitionStatus.SCHEDULED
+        and job.forced_at is not None
+        and job.next_attempt_at is None
+        and job.ready_at <= now
+    ):
+        raise JobNotRunnableError("somebody ran it already: it waits for a worker")
+
+
 _CHECKS: dict[Override, Callable[[ScheduledTransition], None]] = {
     Override.SCHEDULE: _check_schedulable,
     Override.RESCHEDULE: check_updatable,
@@ -222,7 +237,11 @@ def _foresee_one(
     Args:
         rival: The live job of the same transition, which may be the job itself.
     """
-    refusal = _refusal(override, job) or _rivalry(override, job, rival, due_at)
+    refusal = (
+        _refusal(override, job)
+        or _rivalry(override, job, rival, due_at)
+        or _demand(override, job, now=now)
+    )
     is_idle = False
     if refusal is None and due_at is not None:
         is_idle = due_at == (rival or job).due_at and (
@@ -230,6 +249,19 @@ def _foresee_one(
         )
         refusal = None if is_idle else window_error(due_at, now=now)
     return Prospect(job=job, due_at=due_at, refusal=refusal, is_idle=is_idle)
+
+
+def _demand(
+    override: Override, job: ScheduledTransition, *, now: datetime
+) -> SchedulingError | None:
+    """Return why it need not be run; None for what nobody ran, or another override."""
+    if override is not Override.RUN_NOW:
+        return None
+    try:
+        check_not_demanded(job, now=now)
+    except JobNotRunnableError as error:
+        return error
+    return None
 
 
 def _rivalry(
