@@ -92,7 +92,7 @@ class HomeContent(AdminPage):
             "histogram_height": HEIGHT,
             "published": lateness.total(),
             "within": None if within is None else _percent(within),
-            "slo": lateness_text(slo_ms),
+            "slo": span_text(timedelta(milliseconds=slo_ms)),
             "strip": strip_of(health),
         }
 
@@ -138,8 +138,7 @@ def tell_truth(
 ) -> Truth:
     """Return the one line, from the same checks as `/health`."""
     # The first thing that is wrong; the page unfolds the rest.
-    causes = [one.partition(": ")[2].partition(";")[0] for one in health.causes]
-    cause = causes[0] if causes else ""
+    cause = _first_cause(health)
     overdue, oldest = _overdue(health)
     if overdue:
         late = f"{number_text(overdue)} overdue (oldest {span_text(oldest)})"
@@ -160,6 +159,15 @@ def tell_truth(
     return Truth(
         text="All well: nothing is scheduled", tone="good", url=jobs_url(), link="All jobs"
     )
+
+
+def _first_cause(health: Health) -> str:
+    """Return the first thing that is wrong, with its subject; empty where all is well."""
+    if not health.causes:
+        return ""
+    name, _, detail = health.causes[0].partition(": ")
+    first = detail.partition(";")[0]
+    return f"the {name}: {first}" if first.startswith("it ") else first
 
 
 def _overdue(health: Health) -> tuple[int, timedelta]:

@@ -7,9 +7,10 @@ meanwhile is told, and left out until it is confirmed again.
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
 from typing import Any
 
 from django.contrib import admin, messages
@@ -65,12 +66,14 @@ class Outcome:
 
     new: the job that there is now, where it is another one than before.
     why_not: in words; empty where it was done.
+    is_reached: whether it was its turn before time was up.
     """
 
     job: ScheduledTransition | None
     key: str
     new: ScheduledTransition | None = None
     why_not: str = ""
+    is_reached: bool = True
 
     @property
     def about(self) -> str:
@@ -277,13 +280,14 @@ class OverridePage(AdminPage):
                     Outcome(
                         job=job,
                         key=str(job.pk),
-                        why_not="not reached in time: choose it again",
+                        why_not="not reached in time: go on below",
+                        is_reached=False,
                     )
                     for job in jobs[start:]
                 ]
                 break
             outcomes += self._do_together(chunk, selection, reason)
-        return self._show_outcomes(outcomes)
+        return self._show_outcomes(outcomes, selection, reason)
 
     def _do_together(
         self, jobs: Sequence[ScheduledTransition], selection: Selection, reason: str
@@ -329,8 +333,11 @@ class OverridePage(AdminPage):
             job=job, key=str(job.pk), new=new if new.job_id != job.job_id else None
         )
 
-    def _show_outcomes(self, outcomes: Sequence[Outcome]) -> HttpResponse:
-        """Show what was done to each row."""
+    def _show_outcomes(
+        self, outcomes: Sequence[Outcome], selection: Selection, reason: str
+    ) -> HttpResponse:
+        """Show what was done to each row, and the form that goes on with the rest."""
+        rest = [one.job for one in outcomes if one.job and not one.is_reached]
         words = WORDS[self.chosen]
         refused = [one for one in outcomes if one.why_not]
         done = [one for one in outcomes if not one.why_not]
@@ -342,6 +349,11 @@ class OverridePage(AdminPage):
                 override=self.chosen,
                 outcomes=[{"one": one, "undo": self._undo(one)} for one in shown],
                 is_done=True,
+                rest=len(rest),
+                rest_seen=_write_seen(rest, selection.versions),
+                rest_button=words.button(len(rest)),
+                reason=reason,
+                end_time_text=self.request.POST.get("end_time", ""),
                 done=len(done),
                 refused=len(refused),
                 reasons=Counter(one.why_not for one in refused).most_common(5),
@@ -387,9 +399,15 @@ def _has_changed(job: ScheduledTransition, selection: Selection) -> bool:
     return shown is not None and shown != _version(job)
 
 
-def _write_seen(jobs: Sequence[ScheduledTransition]) -> str:
-    """Return the jobs and their versions as the form repeats them."""
-    return ",".join(f"{job.pk}.{_version(job)}" for job in jobs)
+def _write_seen(
+    jobs: Sequence[ScheduledTransition], shown: Mapping[int, int] = MappingProxyType({})
+) -> str:
+    """Return the jobs and their versions as the form repeats them.
+
+    Args:
+        shown: The versions that count, where they were shown before.
+    """
+    return ",".join(f"{job.pk}.{shown.get(job.pk, _version(job))}" for job in jobs)
 
 
 def _read_seen(text: str) -> dict[int, int]:

@@ -298,7 +298,10 @@ class TestAllThatMatch:
 
         response = as_role("operator").post(PAGE, {**fields, "confirm": "yes"})
 
-        assert "not reached in time" in response.content.decode()
+        html = response.content.decode()
+        assert "not reached in time" in html
+        assert "Go on: Cancel this transition" in html
+        assert f'name="seen" value="{job.pk}.' in html
         job.refresh_from_db()
         assert job.status == "scheduled"
 

@@ -72,7 +72,9 @@ class TestOrder:
         self, as_role, jobs, monkeypatch, sorted_here
     ):
         monkeypatch.setattr(transition_list, "SORTED_HERE", sorted_here)
-        monkeypatch.setattr("scheduling.admin.read_only.ReadOnlyAdmin.list_per_page", 3)
+        monkeypatch.setattr(
+            "scheduling.admin.transitions.ScheduledTransitionAdmin.list_per_page", 3
+        )
         client = as_role("viewer")
 
         keys = [key for page in range(1, 5) for key in listed(client, {"p": page})[1]]
