@@ -353,7 +353,10 @@ UNFOLD = {
     "SITE_URL": None,
     "SHOW_HISTORY": False,
     "SHOW_VIEW_ON_SITE": False,
-    "STYLES": [lambda request: static("autopilot/admin.css")],
+    "STYLES": [
+        lambda request: static("autopilot/admin.css"),
+        lambda request: static("autopilot/pages.css"),
+    ],
     "SCRIPTS": [lambda request: static("autopilot/admin.js")],
 }
 
