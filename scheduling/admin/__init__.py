@@ -1,7 +1,17 @@
 """The admin's pages: one model a file."""
 
+from scheduling.admin.adjustment import ScheduleAdjustment
 from scheduling.admin.audit import AuditEntryAdmin
 from scheduling.admin.challenges import ChallengeAdmin
+from scheduling.admin.cluster import Cluster
+from scheduling.admin.dead_letters import DeadLetterAdmin
 from scheduling.admin.transitions import ScheduledTransitionAdmin
 
-__all__ = ["AuditEntryAdmin", "ChallengeAdmin", "ScheduledTransitionAdmin"]
+__all__ = [
+    "AuditEntryAdmin",
+    "ChallengeAdmin",
+    "Cluster",
+    "DeadLetterAdmin",
+    "ScheduleAdjustment",
+    "ScheduledTransitionAdmin",
+]

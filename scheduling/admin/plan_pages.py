@@ -20,15 +20,11 @@ from typing_extensions import override
 from scheduling.domain.actors import Operation
 from scheduling.domain.adjustment_request import AdjustmentRequest
 from scheduling.domain.changes import OnConflict
-from scheduling.domain.errors import (
-    Category,
-    InvalidRequestError,
-    SchedulingError,
-    ServiceUnavailableError,
-)
+from scheduling.domain.errors import InvalidRequestError, SchedulingError
 from scheduling.domain.phases import LONGEST_REASON, parse_instant
 from scheduling.models import ScheduledTransition
 from scheduling.pages.base import AdminPage
+from scheduling.pages.confirm import status_of
 from scheduling.pages.texts import count_text
 from scheduling.services.adjust import adjust_schedules
 from scheduling.services.cancel import read_reason
@@ -135,15 +131,6 @@ def _fingerprint(answer: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
 
-def status_of(error: SchedulingError) -> HTTPStatus:
-    """Return the status of a page that tells of an error."""
-    if isinstance(error, ServiceUnavailableError):
-        return HTTPStatus.SERVICE_UNAVAILABLE
-    if error.category is Category.VALIDATION:
-        return HTTPStatus.BAD_REQUEST
-    return HTTPStatus.CONFLICT
-
-
 class PlanPage(AdminPage):
     """Shows a plan, and carries it out once a reason is given.
 
@@ -210,7 +197,7 @@ class PlanPage(AdminPage):
             count, left = answer["adjustedCount"], len(answer["conflicts"])
             told = (
                 f"{count_text(count, 'transition')} would change"
-                if answer["success"]
+                if answer["success"] and count
                 else "nothing would change"
             )
             yield label, f"{told}, with {count_text(left, 'conflict')}"

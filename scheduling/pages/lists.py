@@ -58,6 +58,7 @@ class ListPage(AdminPage):
     fields: ClassVar[Sequence[ListField]] = ()
     page_size: ClassVar[int] = 50
     noun: ClassVar[str] = "row"
+    nouns: ClassVar[str] = ""
     empty: ClassVar[str] = "Nothing matches. Take a filter away to see more."
     has_count: ClassVar[bool] = True
 
@@ -123,6 +124,7 @@ class ListPage(AdminPage):
             "rows": rows,
             "count": count,
             "noun": self.noun,
+            "nouns": self.nouns or f"{self.noun}s",
             "empty": self.empty,
             "page_number": number,
             "next_page": number + 1 if has_next and number < LAST_PAGE else None,

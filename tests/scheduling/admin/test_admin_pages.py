@@ -113,10 +113,6 @@ class TestPages:
             (JOBS, {"status__exact": "scheduled", "state__exact": "END"}, 1),
             (JOBS, {"status__exact": "failed"}, 0),
             (JOBS, {"due_at__year": "2001"}, 0),
-            (AUDIT, {"q": "olivia"}, 1),
-            (AUDIT, {"action": "transition.scheduled"}, 1),
-            (AUDIT, {"action": "transition.cancelled"}, 0),
-            (AUDIT, {"role": "operator"}, 1),
         ],
     )
     @pytest.mark.usefixtures("job", "group")
