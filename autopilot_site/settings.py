@@ -64,6 +64,7 @@ INSTALLED_APPS = [
     "scheduling.apps.SchedulingConfig",
     # Its templates stand before those of Django's admin.
     "unfold.apps.BasicAppConfig",
+    "unfold.contrib.filters",
     "autopilot_site.apps.RoleAdminConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
@@ -251,7 +252,9 @@ if SITE.challenge_service_url or RECOVERY.challenge_service_mock_mode:
     CHORES["scheduling.tasks.read_marked_challenges"] = timedelta(seconds=5)
 # What runs in a process of its own beside each cluster: called with an event that says
 # when to stop.
-CLUSTER_COMPANIONS = ["recovery.caretaker.attend"] if RECOVERY.enabled else []
+CLUSTER_COMPANIONS = ["scheduling.adapters.heartbeat.attend"]
+if RECOVERY.enabled:
+    CLUSTER_COMPANIONS.append("recovery.caretaker.attend")
 CACHES = {
     "default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"},
     "none": {"BACKEND": "django.core.cache.backends.dummy.DummyCache"},
@@ -311,6 +314,8 @@ SPECTACULAR_SETTINGS = {
 }
 # Bodies over this are refused before they are read into memory (contract, section 4).
 DATA_UPLOAD_MAX_MEMORY_SIZE = 4 * 1024 * 1024
+# The admin's overrides take 10,000 rows, each named by a field of its own.
+DATA_UPLOAD_MAX_NUMBER_FIELDS = 11_000
 
 # --- Log-ins --------------------------------------------------------------------------
 AUTHENTICATION_BACKENDS = [

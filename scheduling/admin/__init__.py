@@ -5,6 +5,8 @@ from scheduling.admin.audit import AuditEntryAdmin
 from scheduling.admin.challenges import ChallengeAdmin
 from scheduling.admin.cluster import Cluster
 from scheduling.admin.dead_letters import DeadLetterAdmin
+from scheduling.admin.override_page import OverridePage
+from scheduling.admin.schedule_page import SchedulePage
 from scheduling.admin.transitions import ScheduledTransitionAdmin
 
 __all__ = [
@@ -12,6 +14,8 @@ __all__ = [
     "ChallengeAdmin",
     "Cluster",
     "DeadLetterAdmin",
+    "OverridePage",
     "ScheduleAdjustment",
+    "SchedulePage",
     "ScheduledTransitionAdmin",
 ]

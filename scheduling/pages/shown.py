@@ -15,17 +15,22 @@ from scheduling.pages.texts import (
     relative_text,
 )
 
+# An id longer than that is cut in tables, to its beginning and its end.
+LONGEST_SHORT = 24
+HEAD, TAIL = 17, 6
 EMPTY = mark_safe(f'<span class="ap-nothing">{NOTHING}</span>')  # noqa: S308 -- constant
 
 
-def show_instant(at: datetime | None, *, now: datetime) -> SafeString:
+def show_instant(
+    at: datetime | None, *, now: datetime, has_milliseconds: bool = False
+) -> SafeString:
     """Return an instant; the browser adds the local time on hover, or shows it."""
     if at is None:
         return EMPTY
     return format_html(
         '<time class="ap-instant" datetime="{}">{}</time>',
         format_instant(at),
-        instant_text(at, now=now),
+        instant_text(at, now=now, has_milliseconds=has_milliseconds),
     )
 
 
@@ -84,6 +89,13 @@ def show_lateness(lateness_ms: float | None) -> SafeString:
     return format_html('<span class="ap-number">{}</span>', lateness_text(lateness_ms))
 
 
+def short_id(text: str) -> str:
+    """Return an id that fits into a table: of a long one the beginning and the end."""
+    if len(text) <= LONGEST_SHORT:
+        return text
+    return f"{text[:HEAD]}…{text[-TAIL:]}"
+
+
 def show_id(text: str, *, url: str = "", shown: str = "") -> SafeString:
     """Return an id that can be copied with a click, and leads somewhere.
 
@@ -93,7 +105,9 @@ def show_id(text: str, *, url: str = "", shown: str = "") -> SafeString:
     """
     if not text:
         return EMPTY
-    label = format_html('<span class="ap-mono">{}</span>', shown or text)
+    label = format_html(
+        '<span class="ap-mono" title="{}">{}</span>', text if shown else "", shown or text
+    )
     link = format_html('<a href="{}">{}</a>', url, label) if url else label
     return format_html(
         '<span class="ap-id">{}<button type="button" class="ap-copy" data-copy="{}" '

@@ -1,5 +1,6 @@
 """The template tags of the admin's pages (`{% load autopilot %}`)."""
 
+import json
 from datetime import datetime
 from typing import Any
 
@@ -17,6 +18,12 @@ register = template.Library()
 def instant(at: datetime | None, now: datetime) -> SafeString:
     """Show an instant: `{% instant job.due_at now %}`."""
     return shown.show_instant(at, now=now)
+
+
+@register.simple_tag
+def instant_ms(at: datetime | None, now: datetime) -> SafeString:
+    """Show an instant to the millisecond."""
+    return shown.show_instant(at, now=now, has_milliseconds=True)
 
 
 @register.simple_tag
@@ -50,6 +57,13 @@ def job_id(text: str) -> SafeString:
 
 
 @register.simple_tag
+def short_job_id(text: str) -> SafeString:
+    """Show a job's id in a table."""
+    url = job_url(text) if text else ""
+    return shown.show_id(text, url=url, shown=shown.short_id(text))
+
+
+@register.simple_tag
 def plain_id(text: str, url: str = "") -> SafeString:
     """Show another id."""
     return shown.show_id(text, url=url)
@@ -65,3 +79,11 @@ def lateness(lateness_ms: float | None) -> str:
 def number(value: Any) -> str:
     """Write a number in groups of three digits."""
     return texts.NOTHING if value is None else texts.number_text(value)
+
+
+@register.filter
+def changes(values: object) -> str:
+    """Write an entry's changes as JSON, but for what the archive keeps whole."""
+    if isinstance(values, dict) and "job" in values:
+        values = {**values, "job": "…"}
+    return json.dumps(values, ensure_ascii=False) if values else ""

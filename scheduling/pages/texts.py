@@ -22,11 +22,12 @@ def number_text(number: float) -> str:
     return f"{number:,.0f}".replace(",", NARROW_SPACE)
 
 
-def instant_text(at: datetime, *, now: datetime) -> str:
+def instant_text(at: datetime, *, now: datetime, has_milliseconds: bool = False) -> str:
     """Return `Mon 23 Nov 14:05:00 UTC`, with the year where it isn't this one."""
     at = at.astimezone(UTC)
     year = "" if at.year == now.astimezone(UTC).year else f" {at.year}"
-    return f"{at:%a} {at.day} {at:%b}{year} {at:%H:%M:%S} UTC"
+    milliseconds = f".{at.microsecond // _MS:03d}" if has_milliseconds else ""
+    return f"{at:%a} {at.day} {at:%b}{year} {at:%H:%M:%S}{milliseconds} UTC"
 
 
 def span_text(span: timedelta) -> str:

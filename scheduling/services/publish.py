@@ -19,6 +19,7 @@ from scheduling.adapters.event_publisher import EventPublisher, process_publishe
 from scheduling.adapters.lanes import LaneBoard, current_board
 from scheduling.adapters.look import Look, look
 from scheduling.adapters.owner import Owner
+from scheduling.adapters.vitals import process_vitals
 from scheduling.conf import SchedulerSettings, age_limit, scheduler_settings
 from scheduling.services.batch import DATABASE_RETRY_SECONDS, Batch
 
@@ -123,6 +124,7 @@ class Lane:
                 time.sleep(0.2)
                 continue
             if jobs:
+                process_vitals.note_claim()
                 process_clock.observe(
                     jobs[0].started_at, asked_at=asked_at, answered_at=time.monotonic()
                 )
