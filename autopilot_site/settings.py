@@ -20,7 +20,12 @@ from autopilot_site.env import (
     read,
     verifying_keys,
 )
-from scheduling.conf import MessageSettings, RecoverySettings, SchedulerSettings
+from scheduling.conf import (
+    BREAKER_SETTINGS,
+    MessageSettings,
+    RecoverySettings,
+    SchedulerSettings,
+)
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -30,6 +35,7 @@ SITE = read(SiteSettings)
 SCHEDULER = read(SchedulerSettings)
 RECOVERY = read(RecoverySettings)
 MESSAGES = read(MessageSettings)
+BREAKERS = {name: read(group) for name, group in BREAKER_SETTINGS.items()}
 
 # --- Secrets --------------------------------------------------------------------------
 DEBUG = SITE.debug
