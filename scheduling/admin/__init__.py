@@ -2,6 +2,7 @@
 
 from scheduling.admin.adjustment import ScheduleAdjustment
 from scheduling.admin.audit import AuditEntryAdmin
+from scheduling.admin.breakers import CircuitBreakers, ResetBreaker
 from scheduling.admin.challenges import ChallengeAdmin
 from scheduling.admin.cluster import Cluster
 from scheduling.admin.dead_letters import DeadLetterAdmin
@@ -12,9 +13,11 @@ from scheduling.admin.transitions import ScheduledTransitionAdmin
 __all__ = [
     "AuditEntryAdmin",
     "ChallengeAdmin",
+    "CircuitBreakers",
     "Cluster",
     "DeadLetterAdmin",
     "OverridePage",
+    "ResetBreaker",
     "ScheduleAdjustment",
     "SchedulePage",
     "ScheduledTransitionAdmin",

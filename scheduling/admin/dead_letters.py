@@ -120,7 +120,7 @@ class DeadLetterPage(_LetterPage):
         return {
             "errors": errors,
             "value": _dump(letter.value, complaints),
-            "key": _dump(letter.key, ()),
+            "record_key": _dump(letter.key, ()),
             "headers": [
                 (str(name), _dump(_from_hex(value), ())) for name, value in letter.headers
             ],

@@ -98,8 +98,12 @@ class TestDeadLetterList:
 
 class TestDeadLetterPage:
     def test_shows_why_and_the_bytes_with_the_place_marked(self, browser, make_letter):
-        html = page_of(browser.get(url_of(make_letter())))
+        letter = make_letter(key=b"challenge-9", headers=[["event-id", b"e-1".hex()]])
 
+        html = page_of(browser.get(url_of(letter)))
+
+        assert "challenge-9" in html
+        assert "e-1" in html
         assert '{<mark class="ap-mark">o</mark>ops' in html
         assert "00000000  7b 6f 6f 70 73  {oops" in html
         assert "payload.command" in html
