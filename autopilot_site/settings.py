@@ -349,6 +349,8 @@ ADMIN_THROTTLE_LOG_IN = "30/min"
 TRUST_PROXY = SITE.trust_proxy
 
 # --- Admin ----------------------------------------------------------------------------
+# Who signs in at the log-in page itself is led home.
+LOGIN_REDIRECT_URL = "admin:index"
 UNFOLD = {
     "SITE_TITLE": "Autopilot",
     "SITE_HEADER": "Autopilot",

@@ -50,6 +50,7 @@ PROCESS_GROUPS = {
         "test_audit_gunicorn.py",
         "test_readme.py",
         "test_gunicorn_limits.py",
+        "test_pages_in_browser.py",
     ),
 }
 

@@ -31,6 +31,7 @@ class ScheduleAdjustment(PlanPage):
     title = "Schedule adjustment"
     template_name = "admin/schedule_adjustment.html"
     verb = "Change"
+    has_choices = True
 
     @override
     def context(self) -> dict[str, Any]:

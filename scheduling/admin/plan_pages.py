@@ -135,11 +135,13 @@ class PlanPage(AdminPage):
     """Shows a plan, and carries it out once a reason is given.
 
     verb: what the button does, before the number of transitions.
+    has_choices: whether the form lets one choose what becomes of conflicts.
     """
 
     operation = Operation.UPDATE
     post_operation = Operation.UPDATE
     verb: ClassVar[str] = "Move"
+    has_choices: ClassVar[bool] = False
     is_done = False
 
     def read_request(self) -> AdjustmentRequest | None:
@@ -178,7 +180,8 @@ class PlanPage(AdminPage):
     def plan_context(self, request: AdjustmentRequest) -> dict[str, Any]:
         """Return the plan as things stand, and what the other choices would do."""
         plan = show_plan(self._try_out(request))
-        others = list(self._other_choices(request)) if plan.conflicts else []
+        has_other_choices = self.has_choices and bool(plan.conflicts)
+        others = list(self._other_choices(request)) if has_other_choices else []
         return {
             "plan": plan,
             "other_choices": others,
