@@ -115,6 +115,16 @@ class RoleAdminSite(Site):
         return navigation(request, site_name=self.name)
 
     @override
+    def index(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> Any:
+        """Show the home page."""
+        # Its parts register with this site, which is made when they are imported.
+        from autopilot_site.home.page import Home  # noqa: PLC0415
+
+        return Home.as_view(admin_site=self)(request)
+
+    @override
     def each_context(self, request: HttpRequest) -> dict[str, Any]:
         """Return what every page shows; colours come from our own style sheet."""
         return {**super().each_context(request), "colors": {}}

@@ -162,6 +162,13 @@ class SiteSettings(BaseSettings):
     cluster_workers: int = Field(
         2, ge=1, le=64, description="Publishing workers of one qcluster."
     )
+    autopilot_lateness_slo_ms: int = Field(
+        1_000,
+        ge=1,
+        le=3_600_000,
+        description="How late, in ms, a transition may be published and still be within "
+        "the objective that the admin shows.",
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = Field(
         "INFO", description="Least level written."
     )

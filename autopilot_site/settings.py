@@ -351,6 +351,8 @@ TRUST_PROXY = SITE.trust_proxy
 # --- Admin ----------------------------------------------------------------------------
 # Who signs in at the log-in page itself is led home.
 LOGIN_REDIRECT_URL = "admin:index"
+# How late is late: the line in the home page's histogram.
+AUTOPILOT_LATENESS_SLO_MS = SITE.autopilot_lateness_slo_ms
 UNFOLD = {
     "SITE_TITLE": "Autopilot",
     "SITE_HEADER": "Autopilot",

@@ -50,7 +50,8 @@ PROCESS_GROUPS = {
         "test_audit_gunicorn.py",
         "test_readme.py",
         "test_gunicorn_limits.py",
-        "test_pages_in_browser.py",
+        "test_moves_in_a_browser.py",
+        "test_admin_in_a_browser.py",
     ),
 }
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin
 from django.contrib.admin.options import IncorrectLookupParameters
-from django.contrib.admin.views.main import ORDER_VAR, PAGE_VAR
+from django.contrib.admin.views.main import ORDER_VAR
 from django.core.paginator import Page, Paginator
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest
@@ -16,10 +16,17 @@ from typing_extensions import override
 from unfold.contrib.filters.admin import TextFilter
 from unfold.views import ChangeList
 
-from scheduling.domain.lifecycle import TransitionStatus
+from scheduling.domain.lifecycle import FINAL, LIVE, TransitionStatus
 from scheduling.domain.phases import check_storable, parse_query_id
 from scheduling.models import AuditEntry, ScheduledTransition
-from scheduling.queries.attention import by_attention, slice_groups
+from scheduling.queries.attention import (
+    find_by_part,
+    groups_of,
+    in_status,
+    overdue_parts,
+    slice_groups,
+    sort_by_attention,
+)
 from scheduling.queries.counting import count_rows
 from scheduling.queries.jobs import is_live
 
@@ -37,14 +44,29 @@ else:
     Pages = Paginator
     Jobs = Page
 
+# Beyond so many, the list's counts are estimates.
+MOST_COUNTED = 10_000
+# So few are sorted in memory.
+SORTED_HERE = 500
 STATUS = "status__exact"
 OVERDUE = "overdue"
+
+
+def of_project(value: str) -> Q:
+    """Return the condition of a project's jobs; live and final ones have an index each."""
+    return Q(project_id=value, status__in=sorted(LIVE)) | Q(
+        project_id=value, status__in=sorted(FINAL)
+    )
 
 
 class _IdFilter(BaseTextFilter):
     """Filters by one id, written as the API takes it."""
 
     column = ""
+
+    def condition(self, value: str) -> Q:
+        """Return the condition of an id."""
+        return Q(**{self.column: value})
 
     @override
     def queryset(
@@ -59,7 +81,7 @@ class _IdFilter(BaseTextFilter):
         if not text:
             return queryset
         try:
-            return queryset.filter(**{self.column: parse_query_id(text)})
+            return queryset.filter(self.condition(parse_query_id(text)))
         except ValueError as error:
             raise IncorrectLookupParameters(f"{self.title} {error}") from None
 
@@ -69,6 +91,11 @@ class ProjectFilter(_IdFilter):
 
     title = "project id"
     parameter_name = column = "project_id"
+
+    @override
+    def condition(self, value: str) -> Q:
+        """Return the condition of a project, as its indexes serve it."""
+        return of_project(value)
 
 
 class ChallengeFilter(_IdFilter):
@@ -115,8 +142,7 @@ def search_jobs(
 ) -> QuerySet[ScheduledTransition]:
     """Return the jobs that a text finds: by a whole id first, else by a part.
 
-    A whole id is answered by indexes; for a part of one, or of a phase's name, each row
-    has to be looked at.
+    A whole id is answered by indexes, and looked for among all jobs.
     """
     text = text.strip()
     try:
@@ -126,10 +152,7 @@ def search_jobs(
     exact = _by_whole_id(text)
     if exact is not None and ScheduledTransition.objects.filter(exact).exists():
         return rows.filter(exact)
-    part = Q()
-    for column in ("job_id", "project_id", "challenge_id", "phase_id", "phase_type_name"):
-        part |= Q(**{f"{column}__icontains": text})
-    return rows.filter(part)
+    return rows.filter(pk__in=find_by_part(text))
 
 
 def _by_whole_id(text: str) -> Q | None:
@@ -140,7 +163,7 @@ def _by_whole_id(text: str) -> Q | None:
         value = parse_query_id(text)
     except ValueError:
         return None
-    found = Q(project_id=value) | Q(challenge_id=value) | Q(phase_id=value)
+    found = of_project(value) | Q(challenge_id=value) | Q(phase_id=value)
     is_uuid = not value.isdigit()
     return found | Q(event_id=value) if is_uuid else found
 
@@ -148,20 +171,38 @@ def _by_whole_id(text: str) -> Q | None:
 class AttentionPaginator(Pages):
     """Pages of the list: counted as far as that costs little, ordered by attention."""
 
-    def __init__(self, *args: Any, now: datetime | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        now: datetime | None = None,
+        status: str | None = None,
+        is_overdue: bool | None = None,
+        **kwargs: Any,
+    ) -> None:
         """Take what Django gives.
 
         Args:
             now: Orders by attention at that instant; None keeps the list's order.
+            status, is_overdue: What the rows are filtered by.
         """
         super().__init__(*args, **kwargs)
         self.now = now
+        self.status = status
+        self.is_overdue = is_overdue
 
     @cached_property
     @override
     def count(self) -> int:
         """How many rows match."""
-        return count_rows(self.object_list)  # type: ignore[arg-type]
+        rows: Any = self.object_list
+        if self.is_overdue and self.now is not None:
+            parts = overdue_parts(rows, now=self.now)
+            return sum(count_rows(part, most=MOST_COUNTED) for part in parts)
+        if self.status in set(TransitionStatus):
+            rows = in_status(rows, TransitionStatus(self.status))
+        else:
+            rows = rows.order_by()
+        return count_rows(rows, most=MOST_COUNTED)
 
     @override
     def page(self, number: int | str) -> Jobs:
@@ -170,9 +211,17 @@ class AttentionPaginator(Pages):
             return super().page(number)
         number = self.validate_number(number)
         start = (number - 1) * self.per_page
-        groups = by_attention(self.object_list, now=self.now)  # type: ignore[arg-type]
-        rows = slice_groups(groups, start=start, stop=start + self.per_page)
-        return Page(rows, number, self)
+        stop = start + self.per_page
+        rows: Any = self.object_list
+        if self.count <= SORTED_HERE:
+            # Few of many: an index finds them, whatever order they have in it.
+            jobs = sort_by_attention(list(rows.order_by()), now=self.now)[start:stop]
+        else:
+            groups = groups_of(
+                rows, now=self.now, status=self.status, is_overdue=self.is_overdue
+            )
+            jobs = slice_groups(groups, start=start, stop=stop)
+        return Page(jobs, number, self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,14 +263,14 @@ class TransitionChangeList(Changes):
         """Return what the line above the list shows: a filter for each status."""
         rows = self.get_queryset(request, exclude_parameters=[STATUS, OVERDUE])
         rows = rows.order_by()
-        overdue = rows.filter(is_live(), due_at__lt=instant_of(request))
+        overdue = overdue_parts(rows, now=instant_of(request))
         chosen = self.params.get(STATUS), self.params.get(OVERDUE)
         lines = [
             self._line("all", None, count=None, is_chosen=chosen == (None, None)),
             self._line(
                 "overdue",
                 {OVERDUE: "true"},
-                count=count_rows(overdue),
+                count=sum(count_rows(part, most=MOST_COUNTED) for part in overdue),
                 is_chosen=chosen == (None, ["true"]),
             ),
         ]
@@ -229,7 +278,7 @@ class TransitionChangeList(Changes):
             self._line(
                 status.value,
                 {STATUS: status.value},
-                count=count_rows(rows.filter(status=status)),
+                count=count_rows(in_status(rows, status), most=MOST_COUNTED),
                 is_chosen=chosen == ([status.value], None),
             )
             for status in TransitionStatus
@@ -240,7 +289,7 @@ class TransitionChangeList(Changes):
         self, word: str, new: dict[str, str] | None, *, count: int | None, is_chosen: bool
     ) -> dict[str, Any]:
         """Return one of them, with the address of the list that it stands for."""
-        query = self.get_query_string(new or {}, remove=[STATUS, OVERDUE, PAGE_VAR])
+        query = self.get_query_string(new or {}, remove=[STATUS, OVERDUE])
         return {"word": word, "count": count, "is_chosen": is_chosen, "query": query}
 
 

@@ -20,6 +20,8 @@ from scheduling.admin.override_page import OverridePage
 from scheduling.admin.override_words import WORDS, is_about
 from scheduling.admin.read_only import ReadOnlyAdmin
 from scheduling.admin.transition_list import (
+    OVERDUE,
+    STATUS,
     AttentionPaginator,
     ChallengeFilter,
     OverdueFilter,
@@ -94,7 +96,7 @@ class ScheduledTransitionAdmin(ReadOnlyAdmin):
     list_max_show_all = ReadOnlyAdmin.list_per_page
     list_before_template = "admin/parts/status_counts.html"
     search_fields = ("job_id", "project_id", "challenge_id", "phase_id", "phase_type_name")
-    search_help_text = "Any id, or a part of one or of the phase's name"
+    search_help_text = "Any id, or a part of one or of a phase's name"
     ordering = ("due_at", "id")
     sortable_by = ("show_due",)
     actions = [_action(override) for override in Override]  # type: ignore[assignment]
@@ -179,8 +181,15 @@ class ScheduledTransitionAdmin(ReadOnlyAdmin):
         self, request: HttpRequest, queryset: Any, per_page: int, *args: Any, **kwargs: Any
     ) -> AttentionPaginator:
         """Return pages in the order of attention, unless another one is asked for."""
-        now = instant_of(request) if is_in_own_order(request) else None
-        return AttentionPaginator(queryset, per_page, *args, now=now, **kwargs)
+        return AttentionPaginator(
+            queryset,
+            per_page,
+            *args,
+            now=instant_of(request) if is_in_own_order(request) else None,
+            status=request.GET.get(STATUS),
+            is_overdue={"true": True, "false": False}.get(request.GET.get(OVERDUE, "")),
+            **kwargs,
+        )
 
     @override
     def get_search_results(

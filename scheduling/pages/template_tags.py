@@ -7,6 +7,7 @@ from typing import Any
 from django import template
 from django.utils.safestring import SafeString
 
+from scheduling.domain.phases import parse_instant
 from scheduling.models import ScheduledTransition
 from scheduling.pages import shown, texts
 from scheduling.pages.links import job_url
@@ -87,3 +88,15 @@ def changes(values: object) -> str:
     if isinstance(values, dict) and "job" in values:
         values = {**values, "job": "…"}
     return json.dumps(values, ensure_ascii=False) if values else ""
+
+
+@register.simple_tag
+def short_id(text: str) -> SafeString:
+    """Show another id in a table."""
+    return shown.show_id(text, shown=shown.short_id(text))
+
+
+@register.simple_tag
+def since(at: str, now: datetime) -> SafeString:
+    """Show how long ago an instant was that came as a text."""
+    return shown.show_relative(parse_instant(at), now=now)

@@ -1,42 +1,183 @@
 """Jobs in the order in which an operator wants to see them, page by page."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
-from django.db.models import Q
+from django.db.models import F, Q, QuerySet
 
-from scheduling.domain.lifecycle import TransitionStatus
+from scheduling.domain.lifecycle import FINAL, LIVE, TransitionStatus
 from scheduling.models import ScheduledTransition
 from scheduling.models.scheduled_transition import ScheduledTransitionQuerySet
-from scheduling.queries.jobs import is_live
 
-_UNDEALT = Q(
-    status__in=[TransitionStatus.EXPIRED, TransitionStatus.FAILED],
-    status__gte=TransitionStatus.EXPIRED,
-    status__lte=TransitionStatus.FAILED,
-    replaced_by="",
+S = TransitionStatus
+_UNDEALT = frozenset({S.EXPIRED, S.FAILED})
+# Of a part of an id or a name, so many live jobs and so many settled ones are looked
+# through, the next due and the newest: no index finds a part.
+SEARCHED = 20_000
+MOST_FOUND = 1_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """Jobs that belong together in the list, in an order that a small index serves.
+
+    statuses: those that jobs of the group may have.
+    is_overdue: whether their instant has passed while they are live.
+    """
+
+    statuses: frozenset[TransitionStatus]
+    is_overdue: bool
+    condition: Callable[[datetime], Q]
+    order: Sequence[str]
+
+
+# One query with a rank would sort the whole table; one over all live jobs in due order
+# would lead through everything that has been finished.
+GROUPS: tuple[Group, ...] = (
+    Group(
+        statuses=frozenset({S.RUNNING}),
+        is_overdue=True,
+        condition=lambda now: Q(status=S.RUNNING, due_at__lt=now),
+        order=("key", "due_at"),
+    ),
+    Group(
+        statuses=frozenset({S.SCHEDULED}),
+        is_overdue=True,
+        condition=lambda now: Q(
+            Q(ready_at__lte=F("due_at")),
+            status=S.SCHEDULED,
+            claim_token=None,
+            ready_at__lt=now,
+            due_at__lt=now,
+        ),
+        order=("ready_at", "state", "id"),
+    ),
+    # Overdue, and waiting for its next attempt.
+    Group(
+        statuses=frozenset({S.SCHEDULED}),
+        is_overdue=True,
+        condition=lambda now: (
+            Q(status=S.SCHEDULED, ready_at__gt=F("due_at")) & Q(due_at__lt=now)
+        ),
+        order=("key", "due_at"),
+    ),
+    Group(
+        statuses=frozenset({S.FAILED}),
+        is_overdue=False,
+        condition=lambda now: Q(status=S.FAILED, replaced_by=""),
+        order=("due_at", "id"),
+    ),
+    Group(
+        statuses=frozenset({S.EXPIRED}),
+        is_overdue=False,
+        condition=lambda now: Q(status=S.EXPIRED, replaced_by=""),
+        order=("due_at", "id"),
+    ),
+    # Running, ready or waiting for its next attempt before its instant: an operator
+    # demanded it.
+    Group(
+        statuses=frozenset({S.RUNNING}),
+        is_overdue=False,
+        condition=lambda now: Q(status=S.RUNNING, due_at__gte=now),
+        order=("key", "due_at"),
+    ),
+    Group(
+        statuses=frozenset({S.SCHEDULED}),
+        is_overdue=False,
+        condition=lambda now: Q(
+            status=S.SCHEDULED, claim_token=None, ready_at__lt=now, due_at__gte=now
+        ),
+        order=("ready_at", "state", "id"),
+    ),
+    Group(
+        statuses=frozenset({S.SCHEDULED}),
+        is_overdue=False,
+        condition=lambda now: (
+            Q(status=S.SCHEDULED, ready_at__gt=F("due_at")) & Q(due_at__gte=now)
+        ),
+        order=("key", "due_at"),
+    ),
+    Group(
+        statuses=frozenset({S.SCHEDULED}),
+        is_overdue=False,
+        condition=lambda now: Q(
+            Q(ready_at__lte=F("due_at")),
+            status=S.SCHEDULED,
+            claim_token=None,
+            ready_at__gte=now,
+        ),
+        order=("ready_at", "state", "id"),
+    ),
+    Group(
+        statuses=FINAL,
+        is_overdue=False,
+        condition=lambda now: (
+            Q(finalized_at__isnull=False) & ~Q(status__in=sorted(_UNDEALT), replaced_by="")
+        ),
+        order=("-finalized_at",),
+    ),
 )
 
 
-def needs_attention() -> Q:
-    """Return the condition of failed and expired jobs that nobody has dealt with."""
-    return _UNDEALT
+def groups_of(
+    rows: ScheduledTransitionQuerySet,
+    *,
+    now: datetime,
+    status: str | None = None,
+    is_overdue: bool | None = None,
+) -> list[ScheduledTransitionQuerySet]:
+    """Return the jobs in groups: overdue, failed, expired, coming, settled.
 
-
-def by_attention(
-    rows: ScheduledTransitionQuerySet, *, now: datetime
-) -> tuple[ScheduledTransitionQuerySet, ...]:
-    """Return the jobs in groups: overdue, failed and expired, coming, settled.
-
-    Each group is in an order that an index serves: overdue ones by due instant, what is
-    settled with the newest first. One query with a rank would sort the whole table.
+    Args:
+        status, is_overdue: What the rows are filtered by already: groups that can have
+            none of them are left out, which no planner would find out.
     """
-    rows = rows.order_by()
-    overdue = rows.filter(is_live(), due_at__lt=now).order_by("due_at", "id")
-    undealt = rows.filter(_UNDEALT).order_by("due_at", "id")
-    coming = rows.filter(is_live(), due_at__gte=now).order_by("due_at", "id")
-    settled = rows.exclude(is_live()).exclude(_UNDEALT).order_by("-due_at", "-id")
-    return overdue, undealt, coming, settled
+    return [
+        rows.filter(group.condition(now)).order_by(*group.order)
+        for group in GROUPS
+        if (status is None or status in group.statuses)
+        and (is_overdue is None or is_overdue == group.is_overdue)
+    ]
+
+
+def sort_by_attention(
+    jobs: Sequence[ScheduledTransition], *, now: datetime
+) -> list[ScheduledTransition]:
+    """Return a few jobs in the same order of groups, by due instant inside each."""
+
+    def place(job: ScheduledTransition) -> tuple[int, float, int]:
+        if job.current_status in LIVE:
+            return (0 if job.due_at < now else 2, job.due_at.timestamp(), job.pk)
+        if job.current_status in _UNDEALT and not job.replaced_by:
+            return 1, job.due_at.timestamp(), job.pk
+        return 3, -job.due_at.timestamp(), -job.pk
+
+    return sorted(jobs, key=place)
+
+
+def overdue_parts(
+    rows: QuerySet[ScheduledTransition], *, now: datetime
+) -> list[QuerySet[ScheduledTransition]]:
+    """Return the overdue jobs in parts that share none, each served by a small index."""
+    # In the index's order, or else the planner reads the whole table to count them.
+    return [
+        rows.filter(one.condition(now)).order_by(*one.order)
+        for one in GROUPS
+        if one.is_overdue
+    ]
+
+
+def in_status(
+    rows: QuerySet[ScheduledTransition], status: TransitionStatus
+) -> QuerySet[ScheduledTransition]:
+    """Return the jobs of a status in the order of the index that has them together."""
+    if status is S.SCHEDULED:
+        waiting = rows.filter(status=status, claim_token=None)
+        return waiting.order_by("ready_at", "state", "id")
+    if status is S.RUNNING:
+        return rows.filter(status=status).order_by("key", "due_at")
+    return rows.filter(status=status).order_by("due_at", "id")
 
 
 def slice_groups(
@@ -56,6 +197,30 @@ def slice_groups(
             found += rows
             start, stop = 0, wanted - len(rows)
         elif start:
-            size = group.count()
+            size = group.order_by().count()
             start, stop = start - size, stop - size
     return found
+
+
+def find_by_part(text: str) -> list[int]:
+    """Return the keys of jobs with a text in one of their ids or in the phase's name.
+
+    Looks through the next live jobs and the newest settled ones, so many of each.
+    """
+    part = Q()
+    for column in ("job_id", "project_id", "challenge_id", "phase_id", "phase_type_name"):
+        part |= Q(**{f"{column}__icontains": text})
+    rows = ScheduledTransition.objects.all()
+    live = rows.filter(status=S.SCHEDULED, claim_token=None).order_by(
+        "ready_at", "state", "id"
+    )
+    settled = rows.filter(finalized_at__isnull=False).order_by("-finalized_at")
+    candidates = (
+        rows.filter(status=S.RUNNING),
+        rows.filter(pk__in=live.values("pk")[:SEARCHED]),
+        rows.filter(pk__in=settled.values("pk")[:SEARCHED]),
+    )
+    keys: list[int] = []
+    for some in candidates:
+        keys += some.filter(part).order_by().values_list("pk", flat=True)[:MOST_FOUND]
+    return keys[:MOST_FOUND]

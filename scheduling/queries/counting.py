@@ -11,16 +11,18 @@ from django.db.models import QuerySet
 MOST_COUNTED = 100_000
 
 
-def count_rows(rows: QuerySet[Any], *, at_least: int = 0) -> int:
+def count_rows(rows: QuerySet[Any], *, at_least: int = 0, most: int | None = None) -> int:
     """Return how many rows there are: beyond `MOST_COUNTED`, PostgreSQL's estimate.
 
     Args:
         at_least: As many were seen already.
+        most: Where the estimate begins, if sooner.
     """
+    most = MOST_COUNTED if most is None else most
     if connection.vendor != "postgresql":
         return max(at_least, rows.count())
-    counted = rows[: MOST_COUNTED + 1].count()
-    if counted <= MOST_COUNTED:
+    counted = rows[: most + 1].count()
+    if counted <= most:
         return max(at_least, counted)
     plan = json.loads(rows.order_by().values("pk").explain(format="json"))
     estimate = int(plan[0]["Plan"]["Plan Rows"])

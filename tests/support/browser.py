@@ -1,69 +1,88 @@
-"""A real browser on the web process, with what it complains about."""
+"""A real browser on the admin: Debian's chromium, told by Playwright."""
 
-import shutil
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
 
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import sync_playwright
 
-CHROMIUM = shutil.which("chromium")
-PATIENCE_MS = 20_000
-# What axe finds of these kinds keeps people from using a page.
+CHROMIUM = Path("/usr/bin/chromium")
+PATIENCE_MS = 15_000
 GRAVE = {"serious", "critical"}
 
 
-class Visit:
-    """One user's browser; `complaints` is what its console said."""
+class Visitor:
+    """Somebody at a browser, whose every console message and error is kept."""
 
-    def __init__(self, page, port):
-        self.page = page
+    def __init__(self, context, address):
+        self.page = context.new_page()
+        self.page.set_default_timeout(PATIENCE_MS)
+        self.address = address
         self.complaints = []
-        self._address = f"http://127.0.0.1:{port}"
-        page.set_default_timeout(PATIENCE_MS)
-        page.on("console", self._note)
-        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("console", self._hear)
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("dialog", self._refuse)
+        self.page.on("request", self._follow)
 
-    def _note(self, message):
+    def _hear(self, message):
         if message.type in {"error", "warning"}:
-            self.complaints.append(message.text)
+            self.complaints.append(f"{self.page.url}: {message.text}")
 
-    def go(self, path):
-        self.page.goto(self._address + path)
+    def _refuse(self, dialog):
+        # Nothing of ours opens one: a script from a text field would.
+        self.complaints.append(f"a dialog: {dialog.message}")
+        dialog.dismiss()
+
+    def _follow(self, request):
+        is_own = request.url.startswith((self.address, "data:", "blob:"))
+        if not is_own:
+            self.complaints.append(f"an outside host: {request.url}")
 
     def sign_in(self, name, password):
-        self.go("/admin/login/?next=/admin/")
-        self.page.fill("#id_username", name)
-        self.page.fill("#id_password", password)
-        self.page.press("#id_password", "Enter")
-        self.page.wait_for_url("**/admin/")
+        self.open("/admin/login/?next=/admin/")
+        self.page.fill("[name=username]", name)
+        self.page.fill("[name=password]", password)
+        self.page.press("[name=password]", "Enter")
+        self.page.wait_for_url(f"{self.address}/admin/")
 
-    def grave_faults(self):
-        """Return what axe finds that keeps people from using the page."""
+    def open(self, path):
+        response = self.page.goto(f"{self.address}{path}")
+        assert response.status == 200, (path, response.status)
+        self.page.wait_for_load_state("load")
+
+    def examine(self):
+        """Complain of what axe-core finds serious or critical on the page."""
         found = Axe().run(self.page).response["violations"]
-        return [(one["id"], one["help"]) for one in found if one["impact"] in GRAVE]
+        self.complaints += [
+            f"{self.page.url}: axe {one['impact']} {one['id']}: "
+            + "; ".join(node["html"][:160] for node in one["nodes"][:3])
+            for one in found
+            if one["impact"] in GRAVE
+        ]
 
-    def is_too_wide(self):
-        """Tell whether one has to scroll sideways."""
-        return self.page.evaluate("document.documentElement.scrollWidth > innerWidth")
+    def links(self, selector):
+        """Return where the links lead, each once."""
+        nodes = self.page.query_selector_all(selector)
+        return list(dict.fromkeys(node.get_attribute("href") for node in nodes))
 
 
-def visit(port, work, *, width=1280, scheme="light"):
-    """Let `work(visit)` use a browser, and return what it returns.
+@contextmanager
+def browser():
+    """Run a browser; give what opens a visitor with a look: dark, narrow."""
+    with sync_playwright() as playwright:
+        # Root, as in CI, has no sandbox.
+        chromium = playwright.chromium.launch(
+            executable_path=str(CHROMIUM), args=["--no-sandbox"]
+        )
 
-    In a thread of its own: Playwright's event loop would keep Django's ORM away.
-    """
-
-    def run():
-        with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(
-                executable_path=CHROMIUM, args=["--no-sandbox"]
+        def visit(address, *, is_dark=False, width=1280):
+            context = chromium.new_context(
+                color_scheme="dark" if is_dark else "light",
+                viewport={"width": width, "height": 900},
             )
-            context = browser.new_context(
-                viewport={"width": width, "height": 900}, color_scheme=scheme
-            )
-            result = work(Visit(context.new_page(), port))
-            browser.close()
-            return result
+            return Visitor(context, address)
 
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        return pool.submit(run).result(timeout=120)
+        try:
+            yield visit
+        finally:
+            chromium.close()

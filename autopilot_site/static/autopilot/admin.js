@@ -157,6 +157,57 @@
         }
     }
 
+    /* --- A part of the page that is refreshed in place --- */
+    function keepFresh(holder) {
+        const notice = document.getElementById("ap-no-answer");
+        const said = new Map();
+        let isAsking = false;
+
+        // What somebody reads with the keyboard, marks or has opened stays as it is.
+        const isInUse = (part) =>
+            part.contains(document.activeElement) ||
+            part.querySelector("details[open]") !== null ||
+            (!getSelection().isCollapsed && getSelection().containsNode(part, true));
+
+        function show(html) {
+            const page = new DOMParser().parseFromString(html, "text/html");
+            for (const fresh of page.querySelectorAll("[data-part]")) {
+                const name = fresh.dataset.part;
+                const old = holder.querySelector(`[data-part="${name}"]`);
+                if (!old || said.get(name) === fresh.outerHTML || isInUse(old)) continue;
+                said.set(name, fresh.outerHTML);
+                old.replaceWith(document.importNode(fresh, true));
+            }
+            dress();
+        }
+
+        const clock = () => new Date(now()).toISOString().slice(11, 19);
+        let answeredAt = clock();
+
+        async function ask() {
+            if (document.hidden || isAsking) return;
+            isAsking = true;
+            try {
+                const answer = await fetch(holder.dataset.refresh, {
+                    credentials: "same-origin",
+                    redirect: "error",
+                    signal: AbortSignal.timeout(8000),
+                });
+                if (!answer.ok) throw new Error(String(answer.status));
+                show(await answer.text());
+                answeredAt = clock();
+                notice.textContent = "";
+            } catch {
+                notice.textContent = `No answer since ${answeredAt} UTC. What stands here is from then; reload the page if this lasts.`;
+            } finally {
+                isAsking = false;
+            }
+        }
+
+        setInterval(ask, Number(holder.dataset.every));
+        document.addEventListener("visibilitychange", ask);
+    }
+
     /* --- Once for each page, and again for what is replaced in place --- */
     function dress() {
         showInstants();
@@ -187,6 +238,20 @@
             if (target.closest("[data-open-keys]")) keysDialog().showModal();
         });
         document.addEventListener("htmx:afterSettle", dress);
+        // A double click is one click; the server would tell the second anyway.
+        document.addEventListener("submit", (event) => {
+            const form = event.target;
+            if (!form.hasAttribute("data-once")) return;
+            if (form.dataset.sent) event.preventDefault();
+            form.dataset.sent = "1";
+        });
+        window.addEventListener("pageshow", () => {
+            for (const form of document.querySelectorAll("form[data-once]")) {
+                delete form.dataset.sent;
+            }
+        });
+        const holder = document.querySelector("[data-refresh]");
+        if (holder) keepFresh(holder);
         const search = document.getElementById("searchbar");
         if (search && location.hash === "#search") search.focus();
     });
