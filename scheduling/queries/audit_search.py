@@ -14,7 +14,7 @@ from scheduling.queries.filters import parse_id_filter
 
 LONGEST_SEARCH: Final = 100
 # No index finds a word within a reason: it is looked for among so many newest entries.
-REASONS_SEARCHED: Final = 100_000
+REASONS_SEARCHED: Final = 50_000
 # Of what one kind of match finds, so many newest are shown; filters find the rest.
 MOST_FOUND: Final = 1_000
 _ACTORS: Final = ("user", "cli", "kafka", "system")
