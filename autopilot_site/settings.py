@@ -349,6 +349,8 @@ ADMIN_THROTTLE_LOG_IN = "30/min"
 TRUST_PROXY = SITE.trust_proxy
 
 # --- Admin ----------------------------------------------------------------------------
+# Who signs in at the log-in page itself is led home.
+LOGIN_REDIRECT_URL = "admin:index"
 # How late is late: the line in the home page's histogram.
 AUTOPILOT_LATENESS_SLO_MS = SITE.autopilot_lateness_slo_ms
 UNFOLD = {
@@ -366,7 +368,10 @@ UNFOLD = {
     "SITE_URL": None,
     "SHOW_HISTORY": False,
     "SHOW_VIEW_ON_SITE": False,
-    "STYLES": [lambda request: static("autopilot/admin.css")],
+    "STYLES": [
+        lambda request: static("autopilot/admin.css"),
+        lambda request: static("autopilot/pages.css"),
+    ],
     "SCRIPTS": [lambda request: static("autopilot/admin.js")],
 }
 

@@ -225,6 +225,13 @@ def _recovery(told: _Told, verb: str) -> str:
     return line
 
 
+def _breaker(told: _Told, verb: str) -> str:
+    """A circuit breaker changed its state."""
+    line = f"{told.who} {verb} the circuit breaker {told.of('breaker')}".rstrip()
+    error = told.of("lastError") if verb == "opened" else ""
+    return f"{line}: {error}" if error else line
+
+
 def _any(told: _Told) -> str:
     """Something that has no words of its own here."""
     entry = told.entry
@@ -276,6 +283,10 @@ TELLINGS: Final[Mapping[str, Tell]] = {
     "command.refused": lambda told: _command(told, "refused"),
     "dead_letter.replayed": lambda told: _dead_letter(told, "replayed"),
     "dead_letter.discarded": lambda told: _dead_letter(told, "discarded"),
+    "breaker.opened": lambda told: _breaker(told, "opened"),
+    "breaker.half_opened": lambda told: _breaker(told, "half opened"),
+    "breaker.closed": lambda told: _breaker(told, "closed"),
+    "breaker.reset": lambda told: _breaker(told, "reset"),
     "recovery.started": lambda told: _recovery(told, "started"),
     "recovery.finished": lambda told: _recovery(told, "finished"),
 }

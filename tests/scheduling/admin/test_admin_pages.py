@@ -113,10 +113,6 @@ class TestPages:
             (JOBS, {"status__exact": "scheduled", "state__exact": "END"}, 1),
             (JOBS, {"status__exact": "failed"}, 0),
             (JOBS, {"due_at__year": "2001"}, 0),
-            (AUDIT, {"q": "olivia"}, 1),
-            (AUDIT, {"action": "transition.scheduled"}, 1),
-            (AUDIT, {"action": "transition.cancelled"}, 0),
-            (AUDIT, {"role": "operator"}, 1),
         ],
     )
     @pytest.mark.usefixtures("job", "group")
@@ -175,7 +171,7 @@ class TestSite:
     def test_has_no_pages_that_run_code_or_show_tokens(self):
         labels = {model._meta.app_label for model in admin.site._registry}
 
-        assert labels == {"auth", "scheduling"}
+        assert labels == {"auth", "recovery", "scheduling"}
         for label in APPS_WITHOUT_PAGES:
             with pytest.raises(NoReverseMatch):
                 reverse("admin:app_list", kwargs={"app_label": label})
