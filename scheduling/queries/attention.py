@@ -41,7 +41,7 @@ GROUPS: tuple[Group, ...] = (
         statuses=frozenset({S.RUNNING}),
         is_overdue=True,
         condition=lambda now: Q(status=S.RUNNING, due_at__lt=now),
-        order=("key", "due_at"),
+        order=("key", "due_at", "id"),
     ),
     Group(
         statuses=frozenset({S.SCHEDULED}),
@@ -62,7 +62,7 @@ GROUPS: tuple[Group, ...] = (
         condition=lambda now: (
             Q(status=S.SCHEDULED, ready_at__gt=F("due_at")) & Q(due_at__lt=now)
         ),
-        order=("key", "due_at"),
+        order=("key", "due_at", "id"),
     ),
     Group(
         statuses=frozenset({S.FAILED}),
@@ -82,7 +82,7 @@ GROUPS: tuple[Group, ...] = (
         statuses=frozenset({S.RUNNING}),
         is_overdue=False,
         condition=lambda now: Q(status=S.RUNNING, due_at__gte=now),
-        order=("key", "due_at"),
+        order=("key", "due_at", "id"),
     ),
     Group(
         statuses=frozenset({S.SCHEDULED}),
@@ -98,7 +98,7 @@ GROUPS: tuple[Group, ...] = (
         condition=lambda now: (
             Q(status=S.SCHEDULED, ready_at__gt=F("due_at")) & Q(due_at__gte=now)
         ),
-        order=("key", "due_at"),
+        order=("key", "due_at", "id"),
     ),
     Group(
         statuses=frozenset({S.SCHEDULED}),
@@ -117,7 +117,7 @@ GROUPS: tuple[Group, ...] = (
         condition=lambda now: (
             Q(finalized_at__isnull=False) & ~Q(status__in=sorted(_UNDEALT), replaced_by="")
         ),
-        order=("-finalized_at",),
+        order=("-finalized_at", "-id"),
     ),
 )
 
