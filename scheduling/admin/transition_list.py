@@ -45,7 +45,7 @@ else:
     Jobs = Page
 
 # Beyond so many, the list's counts are estimates.
-MOST_COUNTED = 10_000
+MOST_COUNTED = 2_000
 # So few are sorted in memory.
 SORTED_HERE = 500
 STATUS = "status__exact"
@@ -290,7 +290,13 @@ class TransitionChangeList(Changes):
     ) -> dict[str, Any]:
         """Return one of them, with the address of the list that it stands for."""
         query = self.get_query_string(new or {}, remove=[STATUS, OVERDUE])
-        return {"word": word, "count": count, "is_chosen": is_chosen, "query": query}
+        return {
+            "word": word,
+            "count": count,
+            "is_estimate": count is not None and count > MOST_COUNTED,
+            "is_chosen": is_chosen,
+            "query": query,
+        }
 
 
 def _who_scheduled(job_ids: list[str]) -> dict[str, str]:
