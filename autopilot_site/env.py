@@ -181,6 +181,13 @@ class SiteSettings(BaseSettings):
         le=86_400,
         description="From how many seconds on an overdue job is told of.",
     )
+    autopilot_lateness_slo_ms: int = Field(
+        1_000,
+        ge=1,
+        le=3_600_000,
+        description="How late, in ms, a transition may be published and still be within "
+        "the objective that the admin shows.",
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = Field(
         "INFO", description="Least level written."
     )

@@ -10,6 +10,7 @@ import environ
 import structlog
 from csp import constants as csp
 from django.core.exceptions import ImproperlyConfigured
+from django.templatetags.static import static
 
 from autopilot_site.env import (
     LEAST_KEY_BYTES,
@@ -68,6 +69,9 @@ INSTALLED_APPS = [
     "autopilot_site.apps.AutopilotSiteConfig",
     "recovery.apps.RecoveryConfig",
     "scheduling.apps.SchedulingConfig",
+    # Its templates stand before those of Django's admin.
+    "unfold.apps.BasicAppConfig",
+    "unfold.contrib.filters",
     "autopilot_site.apps.RoleAdminConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
@@ -110,7 +114,8 @@ TEMPLATES = [
                 "django.template.context_processors.request",
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
-            ]
+            ],
+            "libraries": {"autopilot": "scheduling.pages.template_tags"},
         },
     }
 ]
@@ -328,6 +333,8 @@ SPECTACULAR_SETTINGS = {
 }
 # Bodies over this are refused before they are read into memory (contract, section 4).
 DATA_UPLOAD_MAX_MEMORY_SIZE = 4 * 1024 * 1024
+# The admin's overrides take 10,000 rows, each named by a field of its own.
+DATA_UPLOAD_MAX_NUMBER_FIELDS = 11_000
 
 # --- Log-ins --------------------------------------------------------------------------
 AUTHENTICATION_BACKENDS = [
@@ -353,6 +360,33 @@ AXES_VERBOSE = False
 # How many log-ins one address may try at the admin.
 ADMIN_THROTTLE_LOG_IN = "30/min"
 TRUST_PROXY = SITE.trust_proxy
+
+# --- Admin ----------------------------------------------------------------------------
+# Who signs in at the log-in page itself is led home.
+LOGIN_REDIRECT_URL = "admin:index"
+# How late is late: the line in the home page's histogram.
+AUTOPILOT_LATENESS_SLO_MS = SITE.autopilot_lateness_slo_ms
+UNFOLD = {
+    "SITE_TITLE": "Autopilot",
+    "SITE_HEADER": "Autopilot",
+    "SITE_ICON": lambda request: static("autopilot/icon.svg"),
+    "SITE_FAVICONS": [
+        {
+            "rel": "icon",
+            "type": "image/svg+xml",
+            "href": lambda request: static("autopilot/icon.svg"),
+        }
+    ],
+    # No link to a site beside the admin: there is none for people.
+    "SITE_URL": None,
+    "SHOW_HISTORY": False,
+    "SHOW_VIEW_ON_SITE": False,
+    "STYLES": [
+        lambda request: static("autopilot/admin.css"),
+        lambda request: static("autopilot/pages.css"),
+    ],
+    "SCRIPTS": [lambda request: static("autopilot/admin.js")],
+}
 
 # --- Web ------------------------------------------------------------------------------
 ALLOWED_HOSTS = [host.strip() for host in SITE.allowed_hosts.split(",") if host.strip()]

@@ -133,12 +133,12 @@ class RecoveryRun(models.Model):
             errors=self.errors,
             startedAt=_shown(self.started_at),
             finishedAt=_shown(self.finished_at),
-            executionTime=self._execution_ms,
+            executionTime=self.execution_ms,
             **counts,
         )
 
     @property
-    def _execution_ms(self) -> int | None:
+    def execution_ms(self) -> int | None:
         """How long it took; null until it has ended."""
         if self.finished_at is None:
             return None

@@ -51,6 +51,8 @@ PROCESS_GROUPS = {
         "test_gunicorn.py",
         "test_audit_gunicorn.py",
         "test_gunicorn_limits.py",
+        "test_moves_in_a_browser.py",
+        "test_admin_in_a_browser.py",
     ),
 }
 

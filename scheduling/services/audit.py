@@ -32,6 +32,9 @@ ACTIONS = frozenset(
         "access.logged_in",
         "access.login_failed",
         "access.token_reused",
+        "account.added",
+        "account.changed",
+        "account.deleted",
         "command.done",
         "command.refused",
         "dead_letter.replayed",
@@ -274,6 +277,24 @@ def record_access(
         changes={"door": door, "address": address},
         reason=reason,
         request_id=request_id,
+    )
+
+
+def record_account(
+    action: str, *, actor: Actor, now: datetime, changes: dict[str, Any]
+) -> None:
+    """Write what an admin did to a user or a group.
+
+    Raises:
+        ValueError: The action is not one of `ACTIONS`.
+    """
+    _write(
+        action,
+        actor=actor.name,
+        role=actor.role,
+        now=now,
+        changes=changes,
+        request_id=actor.request_id,
     )
 
 

@@ -26,7 +26,7 @@ from scheduling.adapters.vitals import process_vitals
 from scheduling.conf import SchedulerSettings
 from scheduling.domain.errors import ServiceUnavailableError
 from scheduling.log_context import ids_of
-from scheduling.messages import MIME_TYPE, write_phase_transition
+from scheduling.messages import transition_headers, write_phase_transition
 from scheduling.topics import PHASE_TRANSITION
 
 logger = logging.getLogger("autopilot.firing")
@@ -277,17 +277,11 @@ def log_ids(job: ClaimedJob) -> dict[str, str]:
 
 def _record(job: ClaimedJob, *, timestamp: float) -> OutgoingRecord:
     """Return a job's record; `timestamp` in epoch seconds of the database's clock."""
-    event_id = str(job.event_id)
     return OutgoingRecord(
         topic=PHASE_TRANSITION,
         key=job.key,
         value=write_phase_transition(job),
-        headers={
-            "event-id": event_id,
-            "job-id": job.job_id,
-            "correlation-id": event_id,
-            "content-type": MIME_TYPE,
-        },
+        headers=transition_headers(job.job_id, job.event_id),
         timestamp_ms=int(timestamp * 1000),
     )
 

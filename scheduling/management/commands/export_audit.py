@@ -19,12 +19,12 @@ from rich.progress import (
 )
 from typing_extensions import override
 
-from scheduling.api.audit_export import write_csv, write_json, write_ndjson
 from scheduling.api.errors import Problem
 from scheduling.domain.errors import Category
 from scheduling.management.base import ProductCommand, RefusedError
 from scheduling.models import AuditEntry
 from scheduling.queries.audit import AUDIT_FILTERS, list_audit, read_whole
+from scheduling.queries.audit_export import write_csv, write_json, write_ndjson
 
 WRITERS = {"csv": write_csv, "ndjson": write_ndjson, "json": write_json}
 

@@ -1,0 +1,59 @@
+"""The newest reading of health, at hand: a page must not wait for a broker's silence."""
+
+import threading
+from datetime import datetime, timedelta
+from typing import Final
+
+from autopilot_site.health.judgement import Health
+from autopilot_site.health.reading import SharedReader, shared_reader
+
+# A reading so old is read anew, behind the page's back.
+FRESH: Final = timedelta(seconds=4)
+# One so old is nobody's any more: the page waits for a new one.
+STALE: Final = timedelta(seconds=20)
+
+
+class LatestHealth:
+    """Gives the newest reading, and sees to the next one."""
+
+    def __init__(self, reader: SharedReader = shared_reader) -> None:
+        self._reader = reader
+        self._lock = threading.Lock()
+        self._newest: Health | None = None
+        self._is_reading = False
+
+    def read(self, *, now: datetime) -> Health:
+        """Return a reading that is a few seconds old at the most."""
+        newest = self._newest
+        age = None if newest is None else abs(now - newest.timestamp)
+        if newest is None or age is None or age > STALE:
+            return self._read_now(now)
+        if age > FRESH:
+            self._read_behind(now)
+        return newest
+
+    def _read_now(self, now: datetime) -> Health:
+        """Wait for a reading, for a bounded time."""
+        found = self._reader.read(now=now)
+        self._newest = found
+        return found
+
+    def _read_behind(self, now: datetime) -> None:
+        """Let a thread read, unless one does already."""
+        with self._lock:
+            if self._is_reading:
+                return
+            self._is_reading = True
+        threading.Thread(
+            target=self._read_and_tell, args=(now,), daemon=True, name="home-health"
+        ).start()
+
+    def _read_and_tell(self, now: datetime) -> None:
+        """Read, and be ready for the next one whatever happens."""
+        try:
+            self._read_now(now)
+        finally:
+            self._is_reading = False
+
+
+latest_health = LatestHealth()

@@ -1,0 +1,181 @@
+"""The list of jobs: its order, its counts, its search, and what it costs."""
+
+from datetime import timedelta
+
+import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+
+from scheduling.admin import transition_list
+
+JOBS = "/admin/scheduling/scheduledtransition/"
+
+
+@pytest.fixture
+def jobs(make_job, now, hour):
+    """Return one job of each kind that the order knows."""
+    ago, ahead = now - hour, now + hour
+    return {
+        "settled": make_job("completed", due_at=ago),
+        "coming": make_job(due_at=ahead),
+        "later": make_job(due_at=ahead + hour),
+        "demanded": make_job(due_at=ahead + 2 * hour, ready_at=ago, forced_at=ago),
+        "expired": make_job("expired", due_at=ago),
+        "failed": make_job("failed", due_at=ago, attempts=4),
+        "retried": make_job("failed", due_at=ago, replaced_by="job-1"),
+        "retrying": make_job(due_at=ago, ready_at=now + timedelta(minutes=1), attempts=1),
+        "overdue": make_job(due_at=ago - hour),
+        "cancelled": make_job("cancelled", due_at=ahead),
+    }
+
+
+def listed(client, query=None):
+    response = client.get(JOBS, query or {})
+    assert response.status_code == 200
+    return response, [job.pk for job in response.context["cl"].result_list]
+
+
+@pytest.mark.parametrize("sorted_here", [0, 500])
+class TestOrder:
+    def test_has_what_needs_attention_first(self, as_role, jobs, monkeypatch, sorted_here):
+        monkeypatch.setattr(transition_list, "SORTED_HERE", sorted_here)
+
+        _, keys = listed(as_role("viewer"))
+
+        names = {job.pk: name for name, job in jobs.items()}
+        order = [names[key] for key in keys]
+        assert set(order[:2]) == {"overdue", "retrying"}
+        assert set(order[2:4]) == {"failed", "expired"}
+        assert set(order[4:7]) == {"coming", "later", "demanded"}
+        assert order.index("coming") < order.index("later")
+        assert set(order[7:]) == {"settled", "retried", "cancelled"}
+
+    @pytest.mark.parametrize(
+        ("query", "names"),
+        [
+            ({"overdue": "true"}, {"overdue", "retrying"}),
+            ({"status__exact": "failed"}, {"failed", "retried"}),
+            ({"status__exact": "scheduled", "overdue": "false"}, {"coming", "later"}),
+        ],
+    )
+    def test_keeps_to_the_filters(
+        self, as_role, jobs, monkeypatch, sorted_here, query, names
+    ):
+        monkeypatch.setattr(transition_list, "SORTED_HERE", sorted_here)
+
+        _, keys = listed(as_role("viewer"), query)
+
+        expected = {jobs[name].pk for name in names}
+        assert set(keys) - {jobs["demanded"].pk} == expected
+
+    def test_shows_each_job_once_over_all_pages(
+        self, as_role, jobs, monkeypatch, sorted_here
+    ):
+        monkeypatch.setattr(transition_list, "SORTED_HERE", sorted_here)
+        monkeypatch.setattr(
+            "scheduling.admin.transitions.ScheduledTransitionAdmin.list_per_page", 3
+        )
+        client = as_role("viewer")
+
+        keys = [key for page in range(1, 5) for key in listed(client, {"p": page})[1]]
+
+        assert sorted(keys) == sorted(job.pk for job in jobs.values())
+
+
+class TestCounts:
+    def test_stand_above_by_status_and_keep_the_other_filters(self, as_role, jobs):
+        project = jobs["failed"].project_id
+
+        response, _ = listed(as_role("viewer"), {"project_id": project})
+
+        lines = {one["word"]: one for one in response.context["cl"].status_counts}
+        assert lines["failed"]["count"] == 1
+        assert lines["expired"]["count"] == 0
+        assert f"project_id={project}" in lines["overdue"]["query"]
+
+    @pytest.mark.postgres
+    def test_are_estimates_of_many(self, as_role, jobs, monkeypatch):
+        if connection.vendor != "postgresql":
+            pytest.skip("SQLite counts everything")
+        monkeypatch.setattr(transition_list, "MOST_COUNTED", 2)
+
+        response, _ = listed(as_role("viewer"))
+
+        assert response.context["cl"].result_count >= 3
+
+
+class TestSearch:
+    @pytest.mark.parametrize("column", ["job_id", "project_id", "phase_id", "event_id"])
+    def test_finds_any_id(self, as_role, jobs, column):
+        job = jobs["failed"]
+
+        _, keys = listed(as_role("viewer"), {"q": str(getattr(job, column))})
+
+        assert keys == [job.pk]
+
+    def test_finds_a_part_of_a_name(self, as_role, jobs):
+        _, keys = listed(as_role("viewer"), {"q": "egistrat"})
+
+        assert len(keys) == len(jobs)
+
+    def test_says_that_an_id_is_none(self, as_role, jobs):
+        response = as_role("viewer").get(JOBS, {"project_id": "x y"})
+
+        assert response.status_code == 302
+        assert "e=1" in response.headers["Location"]
+
+
+class TestRows:
+    def test_tell_who_scheduled_and_what_can_be_done(self, as_role, jobs):
+        html = listed(as_role("operator"))[0].content.decode()
+
+        assert "user:olivia" in html
+        assert f"action=retry&amp;_selected_action={jobs['failed'].pk}" in html
+        assert f"action=retry&amp;_selected_action={jobs['coming'].pk}" not in html
+
+    def test_offer_a_viewer_nothing(self, as_role, jobs):
+        html = listed(as_role("viewer"))[0].content.decode()
+
+        assert "_selected_action" not in html
+        assert "/override/" not in html
+        assert "/schedule/" not in html
+
+    def test_cost_the_same_queries_however_many(self, as_role, make_job):
+        client = as_role("operator")
+        make_job()
+        client.get(JOBS)
+        with CaptureQueriesContext(connection) as few:
+            client.get(JOBS)
+        for _ in range(10):
+            make_job()
+
+        with CaptureQueriesContext(connection) as many:
+            client.get(JOBS)
+
+        assert len(many) == len(few)
+        assert len(many) <= 20
+
+
+class TestPage:
+    def test_has_the_life_the_event_and_the_buttons(self, as_role, jobs):
+        job = jobs["failed"]
+
+        html = as_role("operator").get(f"{JOBS}job/{job.job_id}/").content.decode()
+
+        assert "scheduled for" in html
+        assert f"{job.event_id}" in html
+        assert "autopilot.phase.transition" in html
+        assert "action=retry" in html
+        assert "action=cancel" in html
+        assert "action=run_now" not in html
+
+    def test_offers_a_viewer_no_buttons(self, as_role, jobs):
+        html = as_role("viewer").get(f"{JOBS}{jobs['failed'].pk}/change/").content.decode()
+
+        assert "/override/" not in html
+
+    def test_is_not_there_for_what_never_was(self, as_role, db):
+        client = as_role("viewer")
+
+        assert client.get(f"{JOBS}job/job-1-2-3/").status_code == 404
+        assert client.get(f"{JOBS}job/%00/").status_code == 404
