@@ -24,6 +24,8 @@ from scheduling.models import AuditEntry
 SLICE: Final = timedelta(minutes=5)
 SLICES: Final = 288
 HOUR_SLICES: Final = 12
+# So many are counted by one query: few, so that a page can stop when its time is up.
+TOGETHER: Final = 3
 # A transaction that began in a slice may be committed so long after its end.
 SETTLES_AFTER: Final = timedelta(minutes=1)
 # Bars of the histogram by decade of milliseconds.
@@ -128,9 +130,9 @@ class DayReader:
         found = {newest: _count(newest, slices=1)[newest]}
         missing = [one for one in starts[1:] if one not in self._ended]
         while missing and (len(found) == 1 or time.monotonic() < give_up_at):
-            # As many as lie before one another, up to an hour of them, in one question.
+            # A few that lie before one another in one question.
             run = [missing.pop(0)]
-            while missing and len(run) < HOUR_SLICES and missing[0] == run[-1] - SLICE:
+            while missing and len(run) < TOGETHER and missing[0] == run[-1] - SLICE:
                 run.append(missing.pop(0))
             counted = _count(run[-1], slices=len(run))
             found |= counted

@@ -193,7 +193,7 @@ class TestDay:
         reader = DayReader()
 
         first = reader.read(now=now, seconds=0)
-        for _ in range(30):
+        for _ in range(SLICES):
             last = reader.read(now=now, seconds=0)
 
         assert 0 < len(first.counted()) < SLICES
