@@ -44,7 +44,7 @@ class DeadLetterList(ListPage):
     empty = "No dead letter matches: every record of these topics was handled."
     fields = (
         ListField(name="topic", label="Topic"),
-        ListField(name="code", label="Reason code", help="Such as invalid_message"),
+        ListField(name="code", label="Reason code", help="Such as unusable_message"),
         ListField(
             name="status", label="Status", choices=[(status, status) for status in STATUSES]
         ),

@@ -17,6 +17,7 @@ from django.contrib import messages
 from django.http.response import HttpResponseBase
 from typing_extensions import override
 
+from scheduling.admin.override_page import own_reasons
 from scheduling.domain.actors import Operation
 from scheduling.domain.adjustment_request import AdjustmentRequest
 from scheduling.domain.changes import OnConflict
@@ -185,6 +186,7 @@ class PlanPage(AdminPage):
         return {
             "plan": plan,
             "other_choices": others,
+            "suggestions": own_reasons(self.actor.name),
             "button": f"{self.verb} {count_text(plan.count, 'transition')}",
         }
 

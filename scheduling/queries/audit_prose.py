@@ -19,6 +19,7 @@ _SYSTEM: Final = {
     "system:recovery": "recovery",
     "system:consumer": "the consumer",
 }
+_ACCOUNTS: Final = ("user", "group")
 _DOORS: Final = {"cli": "on the command line", "kafka": "by Kafka"}
 
 
@@ -225,6 +226,28 @@ def _recovery(told: _Told, verb: str) -> str:
     return line
 
 
+def _account(told: _Told, verb: str) -> str:
+    """An admin did something to a user or a group."""
+    changes = _changes(told.entry)
+    named = [f"the {kind} {_shown(changes[kind])}" for kind in _ACCOUNTS if kind in changes]
+    line = f"{told.who} {verb} {' and '.join(named) or 'an account'}"
+    groups, fields = changes.get("groups"), changes.get("fields")
+    if isinstance(groups, list) and verb != "deleted":
+        line += f", now in {', '.join(map(_shown, groups)) or 'no group'}"
+    if isinstance(fields, list) and fields:
+        line += f" ({', '.join(map(_shown, fields))})"
+    return line
+
+
+def _setting(told: _Told) -> str:
+    """An admin changed a setting at run time."""
+    line = f"{told.who} changed the setting {told.of('setting')}".rstrip()
+    changes = _changes(told.entry)
+    if {"old", "new"} <= changes.keys():
+        line += f" from {_shown(changes['old'])} to {_shown(changes['new'])}"
+    return line
+
+
 def _breaker(told: _Told, verb: str) -> str:
     """A circuit breaker changed its state."""
     line = f"{told.who} {verb} the circuit breaker {told.of('breaker')}".rstrip()
@@ -279,6 +302,10 @@ TELLINGS: Final[Mapping[str, Tell]] = {
     "access.logged_in": lambda told: f"{told.who} logged in{_from(told)}",
     "access.login_failed": lambda told: f"{told.who} failed to log in{_from(told)}",
     "access.token_reused": lambda told: f"{told.who} sent a spent token{_from(told)}",
+    "account.added": lambda told: _account(told, "added"),
+    "account.changed": lambda told: _account(told, "changed"),
+    "account.deleted": lambda told: _account(told, "deleted"),
+    "settings.changed": _setting,
     "command.done": lambda told: _command(told, "done"),
     "command.refused": lambda told: _command(told, "refused"),
     "dead_letter.replayed": lambda told: _dead_letter(told, "replayed"),
