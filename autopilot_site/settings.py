@@ -247,7 +247,10 @@ if SITE.challenge_service_url or RECOVERY.challenge_service_mock_mode:
     CHORES["scheduling.tasks.read_marked_challenges"] = timedelta(seconds=5)
 # What runs in a process of its own beside each cluster: called with an event that says
 # when to stop.
-CLUSTER_COMPANIONS = ["recovery.caretaker.attend"] if RECOVERY.enabled else []
+CLUSTER_COMPANIONS = [
+    *(["recovery.caretaker.attend"] if RECOVERY.enabled else []),
+    "scheduling.sealer.attend",
+]
 CACHES = {
     "default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"},
     "none": {"BACKEND": "django.core.cache.backends.dummy.DummyCache"},

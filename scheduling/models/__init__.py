@@ -2,6 +2,7 @@
 
 from scheduling.models.adjustment_batch import AdjustmentBatch
 from scheduling.models.audit_entry import AuditEntry
+from scheduling.models.audit_seal import AuditSeal
 from scheduling.models.challenge import Challenge, Phase
 from scheduling.models.dead_letter import DeadLetter
 from scheduling.models.housekeeping import Housekeeping
@@ -17,6 +18,7 @@ from scheduling.models.settled_transition import SettledTransition
 __all__ = [
     "AdjustmentBatch",
     "AuditEntry",
+    "AuditSeal",
     "Challenge",
     "DeadLetter",
     "Housekeeping",

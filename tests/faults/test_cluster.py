@@ -1,5 +1,7 @@
 """A running cluster fires on time, does its chores, and runs django-q2's other tasks."""
 
+import os
+import signal
 import time
 from datetime import UTC, datetime, timedelta
 
@@ -8,9 +10,10 @@ from django_q.models import OrmQ
 from django_q.tasks import async_task
 
 from scheduling.domain.actors import Role, user_actor
-from scheduling.models import AuditEntry, ScheduledTransition
+from scheduling.models import AuditEntry, AuditSeal, ProcessState, ScheduledTransition
 from scheduling.services.cancel import cancel_transition
 from scheduling.services.run_now import run_transition_now
+from scheduling.services.seal_proof import prove_chain
 from tests.faults.conftest import check_fired_rightly, completed, wait_completed, wait_for
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(60)]
@@ -126,3 +129,24 @@ class TestOtherTasks:
         async_task("math.hypot", 3, 4)
 
         wait_for(lambda: not OrmQ.objects.exists(), seconds=10, what="the acknowledgement")
+
+
+class TestSealing:
+    def test_seals_an_entry_within_ten_seconds_also_after_its_death(
+        self, start_cluster, plant
+    ):
+        cluster = start_cluster()
+
+        def seals_in_time():
+            plant(1, starts_in=3600)
+            newest = AuditEntry.objects.latest("id").pk
+            covered = AuditSeal.objects.filter(last_id__gte=newest)
+            wait_for(covered.exists, seconds=10, what="the seal")
+
+        seals_in_time()
+        sealer = ProcessState.objects.get(kind="sealer")
+        os.kill(sealer.pid, signal.SIGKILL)
+        seals_in_time()
+
+        cluster.stop()
+        assert prove_chain().holds
