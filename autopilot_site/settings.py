@@ -250,6 +250,7 @@ if SITE.challenge_service_url or RECOVERY.challenge_service_mock_mode:
 CLUSTER_COMPANIONS = [
     *(["recovery.caretaker.attend"] if RECOVERY.enabled else []),
     "scheduling.sealer.attend",
+    "autopilot_site.verification.watch.attend",
 ]
 CACHES = {
     "default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"},

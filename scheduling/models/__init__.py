@@ -14,6 +14,7 @@ from scheduling.models.rate_count import RateCount
 from scheduling.models.revoked_token_family import RevokedTokenFamily
 from scheduling.models.scheduled_transition import ScheduledTransition
 from scheduling.models.settled_transition import SettledTransition
+from scheduling.models.verification_result import VerificationResult
 
 __all__ = [
     "AdjustmentBatch",
@@ -31,4 +32,5 @@ __all__ = [
     "RevokedTokenFamily",
     "ScheduledTransition",
     "SettledTransition",
+    "VerificationResult",
 ]
