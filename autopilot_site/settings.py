@@ -241,6 +241,7 @@ CHORES = {
     "scheduling.tasks.send_outgoing": timedelta(seconds=10),
     "scheduling.tasks.forget_old_answers": timedelta(hours=1),
     "scheduling.tasks.forget_old_batches": timedelta(hours=1),
+    "scheduling.tasks.forget_old_rows": timedelta(hours=1),
     "recovery.tasks.expire_overdue": timedelta(seconds=60),
 }
 if SITE.challenge_service_url or RECOVERY.challenge_service_mock_mode:

@@ -23,6 +23,7 @@ from scheduling.conf import scheduler_settings
 from scheduling.domain.errors import ServiceUnavailableError
 from scheduling.messages import LONGEST_TRUNCATED_KEY, MIME_TYPE, write_dead_letter
 from scheduling.models import OutgoingRecord as Row
+from scheduling.services.forget import forget
 
 logger = logging.getLogger("autopilot.outgoing")
 
@@ -106,8 +107,8 @@ def forget_sent(*, now: datetime) -> int:
     Answers are kept as long as completed jobs, for whoever asks what was answered.
     """
     horizon = now - scheduler_settings().period("max_completed_job_age")
-    deleted, _ = Row.objects.filter(acknowledged_at__lt=horizon).delete()
-    return deleted
+    sent = Row.objects.filter(acknowledged_at__lt=horizon)
+    return forget(sent, order_by="acknowledged_at", size=LARGEST_BATCH)
 
 
 class _Searched:
