@@ -12,7 +12,12 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings
 
 from autopilot_site.env import SECRETS, SiteSettings, allowed
-from scheduling.conf import MessageSettings, RecoverySettings, SchedulerSettings
+from scheduling.conf import (
+    BREAKER_SETTINGS,
+    MessageSettings,
+    RecoverySettings,
+    SchedulerSettings,
+)
 
 README: Final = Path(__file__).resolve().parent.parent / "README.md"
 BEGIN: Final = "<!-- environment: written by `make readme` -->"
@@ -20,6 +25,7 @@ END: Final = "<!-- environment: end -->"
 GROUPS: Final[tuple[type[BaseSettings], ...]] = (
     SchedulerSettings,
     RecoverySettings,
+    *BREAKER_SETTINGS.values(),
     MessageSettings,
     SiteSettings,
 )

@@ -10,6 +10,7 @@ import environ
 import structlog
 from csp import constants as csp
 from django.core.exceptions import ImproperlyConfigured
+from django.templatetags.static import static
 
 from autopilot_site.env import (
     LEAST_KEY_BYTES,
@@ -19,7 +20,12 @@ from autopilot_site.env import (
     read,
     verifying_keys,
 )
-from scheduling.conf import MessageSettings, RecoverySettings, SchedulerSettings
+from scheduling.conf import (
+    BREAKER_SETTINGS,
+    MessageSettings,
+    RecoverySettings,
+    SchedulerSettings,
+)
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -29,6 +35,7 @@ SITE = read(SiteSettings)
 SCHEDULER = read(SchedulerSettings)
 RECOVERY = read(RecoverySettings)
 MESSAGES = read(MessageSettings)
+BREAKERS = {name: read(group) for name, group in BREAKER_SETTINGS.items()}
 
 # --- Secrets --------------------------------------------------------------------------
 DEBUG = SITE.debug
@@ -61,6 +68,9 @@ INSTALLED_APPS = [
     "autopilot_site.apps.AutopilotSiteConfig",
     "recovery.apps.RecoveryConfig",
     "scheduling.apps.SchedulingConfig",
+    # Its templates stand before those of Django's admin.
+    "unfold.apps.BasicAppConfig",
+    "unfold.contrib.filters",
     "autopilot_site.apps.RoleAdminConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
@@ -103,7 +113,8 @@ TEMPLATES = [
                 "django.template.context_processors.request",
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
-            ]
+            ],
+            "libraries": {"autopilot": "scheduling.pages.template_tags"},
         },
     }
 ]
@@ -249,6 +260,7 @@ if SITE.challenge_service_url or RECOVERY.challenge_service_mock_mode:
 # What runs in a process of its own beside each cluster: called with an event that says
 # when to stop.
 CLUSTER_COMPANIONS = [
+    "scheduling.adapters.heartbeat.attend",
     *(["recovery.caretaker.attend"] if RECOVERY.enabled else []),
     "scheduling.sealer.attend",
     "autopilot_site.verification.watch.attend",
@@ -312,6 +324,8 @@ SPECTACULAR_SETTINGS = {
 }
 # Bodies over this are refused before they are read into memory (contract, section 4).
 DATA_UPLOAD_MAX_MEMORY_SIZE = 4 * 1024 * 1024
+# The admin's overrides take 10,000 rows, each named by a field of its own.
+DATA_UPLOAD_MAX_NUMBER_FIELDS = 11_000
 
 # --- Log-ins --------------------------------------------------------------------------
 AUTHENTICATION_BACKENDS = [
@@ -337,6 +351,26 @@ AXES_VERBOSE = False
 # How many log-ins one address may try at the admin.
 ADMIN_THROTTLE_LOG_IN = "30/min"
 TRUST_PROXY = SITE.trust_proxy
+
+# --- Admin ----------------------------------------------------------------------------
+UNFOLD = {
+    "SITE_TITLE": "Autopilot",
+    "SITE_HEADER": "Autopilot",
+    "SITE_ICON": lambda request: static("autopilot/icon.svg"),
+    "SITE_FAVICONS": [
+        {
+            "rel": "icon",
+            "type": "image/svg+xml",
+            "href": lambda request: static("autopilot/icon.svg"),
+        }
+    ],
+    # No link to a site beside the admin: there is none for people.
+    "SITE_URL": None,
+    "SHOW_HISTORY": False,
+    "SHOW_VIEW_ON_SITE": False,
+    "STYLES": [lambda request: static("autopilot/admin.css")],
+    "SCRIPTS": [lambda request: static("autopilot/admin.js")],
+}
 
 # --- Web ------------------------------------------------------------------------------
 ALLOWED_HOSTS = [host.strip() for host in SITE.allowed_hosts.split(",") if host.strip()]

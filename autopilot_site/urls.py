@@ -1,23 +1,20 @@
 """Every path the site answers."""
 
 from django.contrib import admin
-from django.http import HttpRequest, HttpResponse
 from django.urls import include, path, re_path
 from django.views.generic import RedirectView
 from drf_spectacular.views import SpectacularAPIView
 
+from autopilot_site.health.judgement import SUBJECTS
+from autopilot_site.health.views import health, livez
 from scheduling.api.docs import Docs
 from scheduling.api.views import NothingHere
-
-
-def livez(request: HttpRequest) -> HttpResponse:
-    """Answer that the process lives, without touching a neighbour."""
-    return HttpResponse("ok", content_type="text/plain")
-
 
 urlpatterns = [
     path("", RedirectView.as_view(url="/api/docs/")),
     path("livez", livez, name="livez"),
+    path("health", health, name="health"),
+    *(path(f"health/{one}", health, {"subject": one}) for one in SUBJECTS),
     path("api/v1/", include("scheduling.api.urls")),
     path("api/v1/", include("recovery.api")),
     path("api/schema/", SpectacularAPIView.as_view(), name="schema"),

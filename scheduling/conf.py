@@ -1,12 +1,13 @@
-"""The SCHEDULER_* variables: names, defaults, ranges and what each one does.
+"""The variables of the product: names, defaults, ranges and what each one does.
 
 The environment speaks milliseconds (contract, section 10); the code below speaks
 `timedelta`. `settings.SCHEDULER` holds the one instance, read at start.
 """
 
 import re
+from collections.abc import Mapping
 from datetime import timedelta
-from typing import Annotated, ClassVar, cast
+from typing import Annotated, ClassVar, Final, cast
 
 from django.conf import settings
 from pydantic import Field, field_validator
@@ -313,6 +314,99 @@ class MessageSettings(_Settings):
                 raise ValueError(f"names {topic!r} twice")
             pairs[topic] = path
         return pairs
+
+
+class BreakerSettings(_Settings):
+    """When one circuit breaker opens, and when it closes again."""
+
+    failure_threshold: int = Field(ge=1, le=1_000_000)
+    reset_timeout: int = Field(ge=1_000, le=LONGEST_MS)
+    success_threshold: int = Field(ge=1, le=1_000_000)
+
+    @property
+    def reset_period(self) -> timedelta:
+        """How long it stays open before it is tried again, as a duration."""
+        return timedelta(milliseconds=self.reset_timeout)
+
+
+_FAILURES = "Failures in a row, over all processes, that open the breaker of {}."
+_RESET = "An open breaker of {} is tried again after this many milliseconds{}."
+_SUCCESSES = "Successes in a row that close the breaker of {} when it is tried again."
+_PUBLISHING = "publishing on Kafka"
+_WRITES = "recovery's writes"
+_SERVICE = "the Challenge service"
+
+
+class SchedulerBreakerSettings(BreakerSettings):
+    """The breaker of publishing on Kafka."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="CIRCUIT_BREAKER_SCHEDULER_", frozen=True, extra="ignore"
+    )
+    failure_threshold: int = Field(
+        5, ge=1, le=1_000_000, description=_FAILURES.format(_PUBLISHING)
+    )
+    reset_timeout: int = Field(
+        60_000,
+        ge=1_000,
+        le=LONGEST_MS,
+        description=_RESET.format(_PUBLISHING, ", or as soon as a broker answers again"),
+    )
+    success_threshold: int = Field(
+        3, ge=1, le=1_000_000, description=_SUCCESSES.format(_PUBLISHING)
+    )
+
+
+class RecoveryBreakerSettings(BreakerSettings):
+    """The breaker of what recovery writes."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="CIRCUIT_BREAKER_RECOVERY_", frozen=True, extra="ignore"
+    )
+    failure_threshold: int = Field(
+        3, ge=1, le=1_000_000, description=_FAILURES.format(_WRITES)
+    )
+    reset_timeout: int = Field(
+        120_000, ge=1_000, le=LONGEST_MS, description=_RESET.format(_WRITES, "")
+    )
+    success_threshold: int = Field(
+        2, ge=1, le=1_000_000, description=_SUCCESSES.format(_WRITES)
+    )
+
+
+class ChallengeBreakerSettings(BreakerSettings):
+    """The breaker of the Challenge service."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="CIRCUIT_BREAKER_CHALLENGE_", frozen=True, extra="ignore"
+    )
+    failure_threshold: int = Field(
+        5, ge=1, le=1_000_000, description=_FAILURES.format(_SERVICE)
+    )
+    reset_timeout: int = Field(
+        30_000, ge=1_000, le=LONGEST_MS, description=_RESET.format(_SERVICE, "")
+    )
+    success_threshold: int = Field(
+        2, ge=1, le=1_000_000, description=_SUCCESSES.format(_SERVICE)
+    )
+
+
+# The breakers, in the order in which they are listed.
+BREAKER_SETTINGS: Final[Mapping[str, type[BreakerSettings]]] = {
+    "scheduler": SchedulerBreakerSettings,
+    "recovery": RecoveryBreakerSettings,
+    "challenge": ChallengeBreakerSettings,
+}
+
+
+def breaker_settings(name: str) -> BreakerSettings:
+    """Return a breaker's settings in force.
+
+    Raises:
+        KeyError: There is no such breaker.
+    """
+    conf: Mapping[str, BreakerSettings] = settings.BREAKERS
+    return conf[name]
 
 
 def message_settings() -> MessageSettings:

@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+import uuid
 from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -119,6 +120,16 @@ def write_phase_transition(job: PublishableJob) -> bytes:
     if job.challenge_id is not None:
         payload["challengeId"] = wire_id(job.challenge_id)
     return write_envelope(PHASE_TRANSITION, payload, at=job.event_at)
+
+
+def transition_headers(job_id: str, event_id: uuid.UUID) -> dict[str, str]:
+    """Return the headers of a transition's record (contract, section 8)."""
+    return {
+        "event-id": str(event_id),
+        "job-id": job_id,
+        "correlation-id": str(event_id),
+        "content-type": MIME_TYPE,
+    }
 
 
 def write_command_result(result: CommandResult, *, at: datetime) -> bytes:

@@ -8,6 +8,7 @@ from django.db import connection
 from django.db.backends.sqlite3.base import DatabaseOperations
 
 from scheduling.adapters import event_publisher
+from scheduling.adapters.breakers import forget_copies
 from scheduling.adapters.challenge_service import close_challenge_service
 from scheduling.adapters.embedded_kafka import EmbeddedKafka
 from scheduling.adapters.topics_admin import ensure_topics
@@ -62,6 +63,12 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.path.name in groups:
             item.add_marker(pytest.mark.xdist_group(groups[item.path.name]))
+
+
+@pytest.fixture(autouse=True)
+def closed_breakers():
+    """Let no test meet a circuit breaker that another one has opened."""
+    forget_copies()
 
 
 @pytest.fixture

@@ -17,6 +17,8 @@ from django.db import IntegrityError, OperationalError
 from recovery.services.ledger import Ledger
 from recovery.services.pulse import DatabaseAwayError, Pulse, StopError
 from recovery.services.runs import HeldRun, RunLostError
+from recovery.services.write_breaker import write_breaker
+from scheduling.adapters.breakers import BreakerOpenError
 from scheduling.adapters.clock import database_now
 from scheduling.adapters.patience import atomic_within
 from scheduling.conf import RecoverySettings
@@ -101,9 +103,18 @@ class Batches:
         if self._ended_at is not None:
             self._pulse.sleep(self._ended_at + self._delay_seconds - time.monotonic())
         self._pulse.show()
-        for applied in self.attempt(batch, self._apply):
+        for applied in self.attempt(batch, self._apply_guarded):
             self._ledger.count(applied, now=self._applied_at)
         self._ended_at = time.monotonic()
+
+    def _apply_guarded(self, readings: Sequence[Reading]) -> list[Applied]:
+        """Apply readings unless the breaker of recovery's writes is open.
+
+        Raises:
+            BreakerOpenError: It is.
+        """
+        with write_breaker().guarding():
+            return self._apply(readings)
 
     def _apply(self, readings: Sequence[Reading]) -> list[Applied]:
         """Apply readings in one transaction, which only commits while the run is ours."""
@@ -159,6 +170,10 @@ class Batches:
             return self._pulse.with_database(lambda: work(readings))
         except (RunLostError, StopError, DatabaseAwayError):
             raise
+        except BreakerOpenError as error:
+            for one in readings:
+                self._fail(one, error)
+            return []
         except Exception as error:  # noqa: BLE001 -- whatever it is, it is this challenge's
             if len(readings) > 1:
                 logger.debug("a batch is tried one by one: %s", error)

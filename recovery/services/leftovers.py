@@ -5,6 +5,8 @@ from datetime import datetime
 from recovery.services.ledger import Ledger
 from recovery.services.pulse import Pulse
 from recovery.services.runs import HeldRun
+from recovery.services.write_breaker import write_breaker
+from scheduling.adapters.breakers import BreakerOpenError
 from scheduling.adapters.clock import database_now
 from scheduling.conf import age_limit
 from scheduling.domain.lifecycle import TransitionStatus
@@ -40,14 +42,21 @@ def look_after_overdue(held: HeldRun, *, ledger: Ledger, pulse: Pulse) -> None:
     held.tally.counts["overdue_phases_processed"] += len(firing)
     if old:
         held.tally.counts["failed_phases"] += len(old)
-        held.tally.name("", f"{len(old)} jobs of unknown outcome can't be expired yet")
+        held.tally.name("", f"{len(old)} jobs can't be expired yet")
 
 
 def _expire(held: HeldRun, *, pulse: Pulse, now: datetime) -> set[int]:
     """Expire all that is too old; return the keys of those not counted otherwise."""
     expired: set[int] = set()
     while True:
-        some = expire_some(now=now, actor=held.actor, project_id=held.request.project_id)
+        try:
+            with write_breaker().guarding():
+                some = expire_some(
+                    now=now, actor=held.actor, project_id=held.request.project_id
+                )
+        except BreakerOpenError as error:
+            held.tally.name("", error.detail)
+            break
         expired.update(some)
         pulse.show()
         if len(some) < LARGEST_BATCH:

@@ -13,6 +13,7 @@ from django.db import Error as DatabaseError
 from django.db import connection
 
 from scheduling.adapters.clock import database_now
+from scheduling.adapters.owner import Owner
 from scheduling.models import ProcessState
 
 logger = logging.getLogger("autopilot.cluster")
@@ -71,7 +72,12 @@ class Attendance:
         now = database_now()
         self._begun_at = self._begun_at or now
         ProcessState.objects.update_or_create(
-            **self._key(), defaults={"started_at": self._begun_at, "seen_at": now}
+            **self._key(),
+            defaults={
+                "started_at": self._begun_at,
+                "seen_at": now,
+                "figures": {"owner": str(Owner.current())},
+            },
         )
         self._seen_at = time.monotonic()
 

@@ -29,6 +29,7 @@ from scheduling.adapters.clock import database_now, process_guard
 from scheduling.adapters.event_publisher import process_publisher
 from scheduling.adapters.lanes import current_board
 from scheduling.adapters.look import Look, look
+from scheduling.adapters.vitals import process_vitals
 from scheduling.adapters.wake import CHANNEL
 from scheduling.conf import age_limit
 from scheduling.models import Housekeeping
@@ -91,6 +92,7 @@ class DueBroker(ORM):  # type: ignore[misc]  # django-q2 has no types
         """Look once; return tasks, or wait as long as nothing can be due."""
         self._listen()
         seen = look(queue=self.list_key, age_limit=age_limit())
+        process_vitals.note_look()
         self._rescue(seen)
         if seen.has_task:
             return list(super().dequeue() or [])
@@ -171,6 +173,9 @@ class DueBroker(ORM):  # type: ignore[misc]  # django-q2 has no types
         process_guard.tick()
         if process_guard.may_fire != self._was_trusted:
             self._was_trusted = process_guard.may_fire
+            process_vitals.note_clock(
+                step_seconds=0.0 if self._was_trusted else process_guard.step_seconds
+            )
             if self._was_trusted:
                 logger.warning("the clock is right again: firing goes on")
             else:

@@ -47,6 +47,11 @@ class Owner:
         )
 
     @classmethod
+    def of_process(cls, pid: int) -> Self:
+        """Return a process of this host, without a session."""
+        return cls(host=host_identity(), process=_process_identity(pid) or "", session="")
+
+    @classmethod
     def parse(cls, text: str) -> Self:
         """Return the owner that `str` wrote."""
         host, process, session = text.split("|")
@@ -56,6 +61,13 @@ class Owner:
     def __str__(self) -> str:
         return f"{self.host}|{self.process}|{self.session}"
 
+    def is_dead_here(self) -> bool:
+        """Tell whether it was a process of this host, and is gone."""
+        if self.host != host_identity():
+            return False
+        pid = int(self.process.split("@")[0] or 0)
+        return _process_identity(pid) != self.process
+
     def is_dead(self, *, claimed_at: datetime) -> bool:
         """Tell whether it is proven that this owner can't act any more.
 
@@ -64,8 +76,7 @@ class Owner:
         False means "not proven": then the lease decides.
         """
         if self.host == host_identity():
-            pid = int(self.process.split("@")[0])
-            return _process_identity(pid) != self.process
+            return self.is_dead_here()
         if not self.session or connection.vendor != "postgresql":
             return False
         backend, started = self.session.split("@")

@@ -5,15 +5,17 @@ from typing import TYPE_CHECKING, Any
 from django.contrib import admin
 from django.http import HttpRequest
 from typing_extensions import override
+from unfold.admin import ModelAdmin
 
-from scheduling.domain.actors import Operation, is_permitted
-from scheduling.services.roles import role_of
+from scheduling.domain.actors import Operation
+from scheduling.pages.acting import may
+from scheduling.pages.texts import NOTHING
 
 if TYPE_CHECKING:
-    # Generic in the stubs alone.
+    # unfold tells no types; it is Django's, with other templates and widgets.
     Base = admin.ModelAdmin[Any]
 else:
-    Base = admin.ModelAdmin
+    Base = ModelAdmin
 
 
 class ReadOnlyAdmin(Base):
@@ -26,6 +28,10 @@ class ReadOnlyAdmin(Base):
     list_per_page = 100
     # Counting all rows beside those that match would read the whole table twice.
     show_full_result_count = False
+    # Lists are as wide as the window: they have many columns.
+    list_fullwidth = True
+    # An empty value reads the same on every page.
+    empty_value_display = NOTHING
 
     @override
     def has_module_permission(self, request: HttpRequest) -> bool:
@@ -35,8 +41,7 @@ class ReadOnlyAdmin(Base):
     @override
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """Tell whether the user's role may view."""
-        role = role_of(request.user)
-        return role is not None and is_permitted(role, Operation.VIEW)
+        return may(request, Operation.VIEW)
 
     @override
     def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:

@@ -10,10 +10,10 @@ from rest_framework.response import Response
 from rest_framework.reverse import reverse
 
 from scheduling.api.conditional import entity_tag, precondition_of
-from scheduling.api.history import find_archived
 from scheduling.domain.errors import JobNotFoundError, SchedulingError
 from scheduling.models import ScheduledTransition
 from scheduling.queries import show_job
+from scheduling.queries.archive import find_archived
 
 # What job ids are made of; anything else names no job, and may not fit a column.
 _JOB_ID = re.compile(r"[A-Za-z0-9-]{1,128}")

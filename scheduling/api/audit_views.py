@@ -10,7 +10,6 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from typing_extensions import override
 
-from scheduling.api.audit_export import STREAMED, StreamedResponse
 from scheduling.api.audit_schema import AUDIT_ANSWERS, AUDIT_PARAMETERS
 from scheduling.api.base import ApiView
 from scheduling.api.paging import PAGE_PARAMETERS, show_page
@@ -21,6 +20,7 @@ from scheduling.queries.audit import (
     read_whole,
     show_audit_entry,
 )
+from scheduling.queries.audit_export import STREAMED, StreamedResponse
 from scheduling.queries.filters import camel_case
 
 _FILTER_NAMES = {camel_case(name): name for name in AUDIT_FILTERS}

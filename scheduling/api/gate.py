@@ -24,8 +24,9 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 MOST_DISCARDED = 64 * 1024 * 1024
 # Each holds a database connection, and the cluster needs some too; the others wait.
 MOST_REQUESTS = 20
-# What holds none, and has to answer also when the database does not.
-UNBOUNDED = ("/livez", "/static/")
+# What holds none, or one for all of them together, and has to answer also when the
+# database does not, or when all places are taken.
+UNBOUNDED = ("/livez", "/health", "/metrics", "/static/")
 
 
 class Gate:

@@ -1,24 +1,20 @@
 """Pages of a list: `page` and `pageSize`, strictly."""
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from django.db import connection
 from django.db.models import Model, QuerySet
 from django.http import Http404, QueryDict
 from rest_framework.request import Request
 from rest_framework.utils.urls import remove_query_param, replace_query_param
 
 from scheduling.domain.errors import InvalidRequestError
+from scheduling.queries.counting import count_rows
 
 PAGE_PARAMETERS = ("page", "pageSize")
 DEFAULT_SIZE = 100
 LARGEST_SIZE = 500
-# Rows are counted so far: to count a million takes PostgreSQL a tenth of a second and
-# more, whatever index it has, and that for each page.
-MOST_COUNTED = 100_000
 # More digits than any count has, and few enough to read at once.
 _MOST_DIGITS = 18
 # Without `ordering` a list has its own order.
@@ -30,7 +26,7 @@ Row = TypeVar("Row", bound=Model)
 class Page(Generic[Row]):
     """A page's rows, how many there are in all, and its neighbours' addresses.
 
-    count: exact up to `MOST_COUNTED`; beyond that PostgreSQL's estimate.
+    count: exact as far as `count_rows` counts; beyond that PostgreSQL's estimate.
     """
 
     count: int
@@ -89,24 +85,14 @@ def read_page(rows: QuerySet[Row], request: Request) -> Page[Row]:
     return Page(
         # The last page has counted all rows already.
         count=(
-            _count(counted, at_least=start + size + 1) if has_next else start + len(found)
+            count_rows(counted, at_least=start + size + 1)
+            if has_next
+            else start + len(found)
         ),
         next=_address(address, number + 1) if has_next else None,
         previous=_address(address, number - 1) if number > 1 else None,
         rows=found[:size],
     )
-
-
-def _count(rows: QuerySet[Row], *, at_least: int) -> int:
-    """Return how many rows there are, exactly as far as rows are counted."""
-    if connection.vendor != "postgresql":
-        return max(at_least, rows.count())
-    counted = rows[: MOST_COUNTED + 1].count()
-    if counted <= MOST_COUNTED:
-        return max(at_least, counted)
-    plan = json.loads(rows.order_by().values("pk").explain(format="json"))
-    estimate = int(plan[0]["Plan"]["Plan Rows"])
-    return max(at_least, counted, estimate)
 
 
 def _read(query: QueryDict) -> tuple[int, int]:

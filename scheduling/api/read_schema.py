@@ -6,8 +6,9 @@ from typing import Any
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse
 from rest_framework import serializers
 
-from scheduling.api.paging import DEFAULT_SIZE, LARGEST_SIZE, MOST_COUNTED
+from scheduling.api.paging import DEFAULT_SIZE, LARGEST_SIZE
 from scheduling.api.schema import responses
+from scheduling.queries.counting import MOST_COUNTED
 
 INSTANT = {"type": "string", "format": "date-time"}
 

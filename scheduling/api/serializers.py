@@ -1,7 +1,7 @@
 """The shapes that the OpenAPI document describes; what is read and written is elsewhere.
 
 Input is understood by `domain.phases`, output shown by `queries.show_job` and
-`api.history`: one place for every door. A test holds these shapes to them.
+`queries.audit`: one place for every door. A test holds these shapes to them.
 """
 
 # ruff: noqa: N815 -- fields are named as on the wire

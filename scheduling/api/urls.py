@@ -5,6 +5,7 @@ from django.urls import path
 from scheduling.api import (
     adjustment_views,
     audit_views,
+    breaker_views,
     bulk,
     challenge_views,
     dead_letter_views,
@@ -71,6 +72,16 @@ urlpatterns = [
         "dead-letters/<id>/discard/",
         dead_letter_views.DeadLetterDiscard.as_view(),
         name="dead-letter-discard",
+    ),
+    path(
+        "circuit-breakers/",
+        breaker_views.BreakerList.as_view(),
+        name="circuit-breakers",
+    ),
+    path(
+        "circuit-breakers/<name>/reset/",
+        breaker_views.BreakerReset.as_view(),
+        name="circuit-breaker-reset",
     ),
     path("stats/", stats_views.Stats.as_view(), name="stats"),
 ]

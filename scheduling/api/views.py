@@ -17,7 +17,6 @@ from scheduling.api.answers import change_job, check_job_id, job_response, with_
 from scheduling.api.authentication import actor_of
 from scheduling.api.base import ApiView
 from scheduling.api.conditional import entity_tag, not_modified, precondition_of
-from scheduling.api.history import find_archived, show_audit_entry
 from scheduling.api.paging import PAGE_PARAMETERS, show_page
 from scheduling.api.schema import (
     CONTENT_LOCATION,
@@ -46,6 +45,8 @@ from scheduling.domain.errors import JobNotFoundError, JobNotUpdatableError
 from scheduling.domain.phases import format_instant
 from scheduling.models import AuditEntry, ScheduledTransition
 from scheduling.queries import FILTERS, camel_case, list_jobs, show_job
+from scheduling.queries.archive import find_archived
+from scheduling.queries.audit import show_audit_entry
 from scheduling.services.cancel import read_reason
 from scheduling.services.schedule import schedule_transition
 from scheduling.services.update import read_update, update_transition

@@ -12,6 +12,7 @@ from django.db import Error as DatabaseError
 from django.db import connection
 from django.utils import timezone
 
+from scheduling.adapters.owner import Owner
 from scheduling.domain.phases import format_instant
 from scheduling.models import ProcessState
 
@@ -26,6 +27,7 @@ class Report:
 
     def __init__(self) -> None:
         self._started_at = timezone.now()
+        self._owner = str(Owner.of_process(os.getpid()))
         self._written_at = 0.0
         self._paused_since: datetime | None = None
         self._pause_reason = ""
@@ -45,6 +47,7 @@ class Report:
             return
         self._written_at = time.monotonic()
         figures = {
+            "owner": self._owner,
             "handled": handled,
             "isPaused": self._paused_since is not None,
             "pausedSince": (

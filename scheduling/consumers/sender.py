@@ -10,6 +10,7 @@ from typing_extensions import override
 
 from scheduling.adapters.clock import database_now
 from scheduling.adapters.event_publisher import process_publisher
+from scheduling.services.broker_gate import BrokerGate
 from scheduling.services.outgoing import send_outgoing
 
 logger = logging.getLogger("autopilot.outgoing")
@@ -19,7 +20,6 @@ LOOK_EVERY_SECONDS = 1.0
 AFTER_ERROR_SECONDS = 1.0
 # What is under way at the end gets so long.
 GRACE_SECONDS = 5.0
-REACH_SECONDS = 1.0
 
 
 class Sender(threading.Thread):
@@ -55,14 +55,19 @@ class Sender(threading.Thread):
         """Send until nothing is left that can be sent now."""
         try:
             publisher = process_publisher()
-            if publisher.seems_out_of_reach and not publisher.is_in_reach(
-                timeout_seconds=REACH_SECONDS
-            ):
-                return
-            while self._may_go_on() and send_outgoing(
-                publisher, now=database_now(), may_go_on=self._may_go_on
-            ):
-                pass
+            gate = BrokerGate(publisher)
+            try:
+                while self._may_go_on() and (gate.is_open or gate.ask()):
+                    if not send_outgoing(
+                        publisher,
+                        now=database_now(),
+                        may_go_on=self._may_go_on,
+                        report=gate.report,
+                    ):
+                        break
+                gate.settle()
+            finally:
+                gate.let_go()
         except (OperationalError, InterfaceError) as error:
             connection.close()
             if not self._was_broken:

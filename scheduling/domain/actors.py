@@ -27,13 +27,15 @@ class Operation(StrEnum):
     REPLAY = "replay"
     RECOVER = "recover"
     EXPIRE = "expire"
+    RESET_BREAKER = "reset_breaker"
 
 
-_OPERATOR = frozenset(Operation) - {Operation.EXPIRE}
+_ADMIN = frozenset(Operation) - {Operation.EXPIRE}
+_OPERATOR = _ADMIN - {Operation.RESET_BREAKER}
 ALLOWED_OPERATIONS: dict[Role, frozenset[Operation]] = {
     Role.VIEWER: frozenset({Operation.VIEW}),
     Role.OPERATOR: _OPERATOR,
-    Role.ADMIN: _OPERATOR,
+    Role.ADMIN: _ADMIN,
     Role.SYSTEM: frozenset(Operation),
 }
 

@@ -151,6 +151,12 @@ class DeadLetterNotFoundError(SchedulingError):
     code = "not_found"
 
 
+class BreakerNotFoundError(SchedulingError):
+    """No circuit breaker has that name."""
+
+    code = "not_found"
+
+
 class DeadLetterSettledError(SchedulingError):
     """The dead letter was replayed or discarded already."""
 

@@ -47,14 +47,19 @@ class Relations:
 
     def around(self, keys: Iterable[PhaseKey]) -> set[PhaseKey]:
         """Return these phases, those before them, and all that follow them."""
+        named = set(keys)
+        before = {self._before[key] for key in named if key in self._before}
+        return self.with_followers(named) | before
+
+    def with_followers(self, keys: Iterable[PhaseKey]) -> set[PhaseKey]:
+        """Return these phases and all that follow them, directly or not."""
         found = set(keys)
-        before = {self._before[key] for key in found if key in self._before}
         waiting = list(found)
         while waiting:
             new = [key for key in self.after(waiting.pop()) if key not in found]
             found.update(new)
             waiting += new
-        return found | before
+        return found
 
     def depth(self, key: PhaseKey) -> int:
         """Return a phase's place behind those that it follows: 1 for the first.

@@ -46,7 +46,7 @@ def drop(apps, schema_editor):
 
 
 class Migration(migrations.Migration):
-    dependencies = [("scheduling", "0007_adjustment_batches")]
+    dependencies = [("scheduling", "0008_circuit_breakers")]
 
     operations = [
         migrations.CreateModel(

@@ -4,6 +4,7 @@ from scheduling.models.adjustment_batch import AdjustmentBatch
 from scheduling.models.audit_entry import AuditEntry
 from scheduling.models.audit_seal import AuditSeal
 from scheduling.models.challenge import Challenge, Phase
+from scheduling.models.circuit_breaker import CircuitBreaker
 from scheduling.models.dead_letter import DeadLetter
 from scheduling.models.housekeeping import Housekeeping
 from scheduling.models.idempotency_key import IdempotencyKey
@@ -21,6 +22,7 @@ __all__ = [
     "AuditEntry",
     "AuditSeal",
     "Challenge",
+    "CircuitBreaker",
     "DeadLetter",
     "Housekeeping",
     "IdempotencyKey",

@@ -1,11 +1,12 @@
 """What was last read of each challenge, with its phases and its jobs."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from django.db.models import Q, QuerySet
 
+from scheduling.domain import challenges as domain
 from scheduling.domain.phases import LONGEST_TEXT, wire_id
 from scheduling.models import Challenge, Phase, ScheduledTransition
 from scheduling.queries.filters import (
@@ -35,12 +36,49 @@ def list_challenges(filters: Mapping[str, Any]) -> QuerySet[Challenge]:
 
 def show_challenges(challenges: Sequence[Challenge]) -> list[dict[str, Any]]:
     """Return challenges as the outside sees them, by the same three queries for any."""
-    phases = defaultdict(list)
+    phases = _phases_of(challenges)
+    jobs = _jobs_of(challenges, phases)
+    return [_show(one, phases[one.pk], jobs[one.pk]) for one in challenges]
+
+
+def read_phases_and_jobs(
+    challenge: Challenge,
+) -> tuple[Sequence[Phase], Sequence[ScheduledTransition]]:
+    """Return a challenge's phases in upstream's order, and its jobs in due order."""
+    phases = _phases_of([challenge])
+    return phases[challenge.pk], _jobs_of([challenge], phases)[challenge.pk]
+
+
+def as_last_read(challenge: Challenge, phases: Iterable[Phase]) -> domain.Challenge:
+    """Return what was last read of a challenge, as a value of the domain."""
+    return domain.Challenge(
+        challenge_id=challenge.challenge_id,
+        project_id=challenge.project_id,
+        status=challenge.status,
+        name=challenge.name,
+        phases=tuple(
+            domain.Phase(
+                phase_id=row.phase_id,
+                name=row.name,
+                template_id=row.template_id,
+                scheduled_start_at=row.scheduled_start_at,
+                scheduled_end_at=row.scheduled_end_at,
+                actual_start_at=row.actual_start_at,
+                actual_end_at=row.actual_end_at,
+                predecessor=row.predecessor,
+            )
+            for row in phases
+        ),
+    )
+
+
+def _phases_of(challenges: Sequence[Challenge]) -> Mapping[int, Sequence[Phase]]:
+    """Return the phases of each challenge by its key, in upstream's order."""
+    phases: dict[int, list[Phase]] = defaultdict(list)
     of_them = Phase.objects.filter(challenge_id__in=[one.pk for one in challenges])
     for phase in of_them.order_by("challenge_id", "position", "id"):
         phases[phase.challenge_id].append(phase)
-    jobs = _jobs_of(challenges, phases)
-    return [_show(one, phases[one.pk], jobs[one.pk]) for one in challenges]
+    return phases
 
 
 def _jobs_of(

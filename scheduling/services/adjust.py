@@ -19,7 +19,7 @@ from scheduling.adapters.updates import update_rows
 from scheduling.domain.actors import Actor, Operation, authorize
 from scheduling.domain.adjustment import plan_adjustment
 from scheduling.domain.adjustment_request import AdjustmentRequest
-from scheduling.domain.challenges import ACTIVE, Challenge, Phase
+from scheduling.domain.challenges import ACTIVE
 from scheduling.domain.changes import (
     AdjustmentPlan,
     Identity,
@@ -33,6 +33,7 @@ from scheduling.domain.phases import LONGEST_TEXT, PhaseData, format_instant
 from scheduling.domain.relations import Relations
 from scheduling.models import ScheduledTransition
 from scheduling.queries.adjustments import show_adjustment
+from scheduling.queries.challenges import as_last_read
 from scheduling.services import adjustment_batches as batches
 from scheduling.services.cancel import mark_cancelled
 from scheduling.services.schedule import (
@@ -201,29 +202,10 @@ def _rows_of_challenges(changes: Iterable[ScheduleChange]) -> QuerySet[models.Ch
 def _read_relations(rows: QuerySet[models.Challenge]) -> Relations:
     """Return how the phases of challenges are related, as last read."""
     found = sorted(rows, key=lambda row: row.read_at.timestamp() if row.read_at else 0.0)
-    phases: dict[int, list[Phase]] = {row.pk: [] for row in found}
-    for row in models.Phase.objects.filter(challenge_id__in=list(phases)):
-        phases[row.challenge_id].append(
-            Phase(
-                phase_id=row.phase_id,
-                name=row.name,
-                template_id=row.template_id,
-                scheduled_start_at=row.scheduled_start_at,
-                scheduled_end_at=row.scheduled_end_at,
-                actual_start_at=row.actual_start_at,
-                actual_end_at=row.actual_end_at,
-                predecessor=row.predecessor,
-            )
-        )
-    return Relations(
-        Challenge(
-            challenge_id=row.challenge_id,
-            project_id=row.project_id,
-            status=row.status,
-            phases=tuple(phases[row.pk]),
-        )
-        for row in found
-    )
+    phases: dict[int, list[models.Phase]] = {row.pk: [] for row in found}
+    for phase in models.Phase.objects.filter(challenge_id__in=list(phases)):
+        phases[phase.challenge_id].append(phase)
+    return Relations(as_last_read(row, phases[row.pk]) for row in found)
 
 
 def _live_jobs(changes: Iterable[ScheduleChange], relations: Relations) -> Jobs:

@@ -38,6 +38,10 @@ ACTIONS = frozenset(
         "dead_letter.discarded",
         "recovery.started",
         "recovery.finished",
+        "breaker.opened",
+        "breaker.half_opened",
+        "breaker.closed",
+        "breaker.reset",
     }
 )
 
@@ -223,6 +227,21 @@ def record_recovery(
         changes=changes,
         reason=reason,
         request_id=actor.request_id or run_id,
+    )
+
+
+def record_breaker_reset(
+    *, actor: Actor, now: datetime, changes: dict[str, Any], reason: str
+) -> None:
+    """Write that a person closed a circuit breaker."""
+    _write(
+        "breaker.reset",
+        actor=actor.name,
+        role=actor.role,
+        now=now,
+        changes=changes,
+        reason=reason,
+        request_id=actor.request_id,
     )
 
 

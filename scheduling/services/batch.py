@@ -24,7 +24,7 @@ from scheduling.adapters.lanes import LaneBoard
 from scheduling.adapters.topic_search import find_events
 from scheduling.conf import SchedulerSettings
 from scheduling.domain.errors import ServiceUnavailableError
-from scheduling.messages import MIME_TYPE, write_phase_transition
+from scheduling.messages import transition_headers, write_phase_transition
 from scheduling.topics import PHASE_TRANSITION
 
 logger = logging.getLogger("autopilot.firing")
@@ -51,6 +51,7 @@ class Batch:
     held_since: monotonic seconds before the claim, from when its lease surely counts.
     must_wait: whether something was given back, so that the broker is looked for before
         the next claim.
+    failure: what the broker failed with, if it did; to refuse a record is no failure.
     """
 
     token: uuid.UUID
@@ -58,9 +59,11 @@ class Batch:
     held_since: float = field(default_factory=time.monotonic)
     acknowledged: list[Acknowledged] = field(default_factory=list)
     must_wait: bool = False
+    failure: str = ""
     _acknowledged_at: list[float] = field(default_factory=list)
     _given_back: set[int] = field(default_factory=set)
     _stop_seen_at: float | None = None
+    _while_held: Callable[[], None] = field(default=lambda: None)
 
     def dated(self) -> list[Acknowledged]:
         """Return the acknowledgements with their age by now."""
@@ -71,9 +74,19 @@ class Batch:
         ]
 
     def publish(
-        self, publisher: EventPublisher, *, board: LaneBoard, settings: SchedulerSettings
+        self,
+        publisher: EventPublisher,
+        *,
+        board: LaneBoard,
+        settings: SchedulerSettings,
+        while_held: Callable[[], None] = lambda: None,
     ) -> None:
-        """Put every job on the topic that is not there, and settle the others."""
+        """Put every job on the topic that is not there, and settle the others.
+
+        Args:
+            while_held: Called each time that the jobs' lease is prolonged.
+        """
+        self._while_held = while_held
         jobs = self._still_held(self._not_on_the_topic(self.jobs))
         outcomes = publisher.publish(
             [_record(job, timestamp=process_clock.epoch()) for job in jobs],
@@ -108,6 +121,7 @@ class Batch:
         try:
             found = find_events(wanted, timeout_seconds=SEARCH_SECONDS)
         except ServiceUnavailableError as error:
+            self.failure = error.detail
             keys = {job.key for job in jobs if job.unproven_since}
             waiting = [job for job in jobs if job.key in keys]
             self._give_back(waiting, error.detail, unproven=False, wait=UNSEARCHABLE_WAIT)
@@ -137,6 +151,7 @@ class Batch:
         before = time.monotonic()
         held = renew(self.token)
         self.held_since = before
+        self._while_held()
         return held
 
     def _may_wait(self, board: LaneBoard) -> bool:
@@ -167,6 +182,8 @@ class Batch:
         for verdict in (Verdict.NOT_SENT, Verdict.UNKNOWN):
             back = [(job, outcome) for job, outcome in rest if outcome.verdict is verdict]
             if back:
+                if verdict is Verdict.UNKNOWN:
+                    self.failure = back[0][1].error
                 self._give_back(
                     [job for job, _ in back],
                     back[0][1].error,
@@ -202,6 +219,8 @@ class Batch:
     def _fail(self, job: ClaimedJob, outcome: Outcome, settings: SchedulerSettings) -> None:
         """End an attempt that counts."""
         is_late = outcome.verdict is Verdict.TIMED_OUT
+        if is_late:
+            self.failure = outcome.error
         error = (
             f"no acknowledgement within {settings.job_timeout} ms"
             if is_late
@@ -223,17 +242,11 @@ class Batch:
 
 def _record(job: ClaimedJob, *, timestamp: float) -> OutgoingRecord:
     """Return a job's record; `timestamp` in epoch seconds of the database's clock."""
-    event_id = str(job.event_id)
     return OutgoingRecord(
         topic=PHASE_TRANSITION,
         key=job.key,
         value=write_phase_transition(job),
-        headers={
-            "event-id": event_id,
-            "job-id": job.job_id,
-            "correlation-id": event_id,
-            "content-type": MIME_TYPE,
-        },
+        headers=transition_headers(job.job_id, job.event_id),
         timestamp_ms=int(timestamp * 1000),
     )
 

@@ -69,14 +69,14 @@ def cancel_transition(
         with transaction.atomic():
             job = lock_job(job_id)
             precondition(job)
-            _check_cancellable(job)
+            check_cancellable(job)
             if not is_proven(job, searched=searched):
                 continue
             cancel_locked(job, actor=actor, reason=reason, now=now)
         return job
 
 
-def _check_cancellable(job: ScheduledTransition) -> None:
+def check_cancellable(job: ScheduledTransition) -> None:
     """Refuse what can't be cancelled.
 
     Raises:

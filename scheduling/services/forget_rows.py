@@ -2,8 +2,9 @@
 
 What has a home of its own is deleted there: jobs in `clean_up`, answers in `outgoing`,
 `idempotency` and `adjustment_batches`, tokens in `token_families`, counts of requests in
-`adapters.rate_counter`, runs in `recovery.services.runs`. The audit, its seals, settled
-transitions and dead letters are kept for ever.
+`adapters.rate_counter`, dead processes in `adapters.heartbeat`, runs in
+`recovery.services.runs`. The audit, its seals, settled transitions and dead letters are
+kept for ever.
 """
 
 from datetime import datetime, timedelta
@@ -12,13 +13,11 @@ from typing import Final
 from axes.models import AccessAttempt
 from django.contrib.sessions.models import Session
 
-from scheduling.models import InboxMessage, ProcessState
+from scheduling.models import InboxMessage
 from scheduling.services.forget import forget, forget_oldest
 
 # A record that comes again later than that is handled again: longer than topics keep any.
 INBOX_KEPT: Final = timedelta(days=30)
-# Dead processes are shown for an hour.
-PROCESS_KEPT: Final = timedelta(days=1)
 # Nobody is locked out for so long.
 ATTEMPT_KEPT: Final = timedelta(days=1)
 BATCH: Final = 1_000
@@ -29,12 +28,10 @@ def forget_old_rows(*, now: datetime) -> int:
     inbox = forget_oldest(
         InboxMessage.objects.all(), field="handled_at", before=now - INBOX_KEPT, size=BATCH
     )
-    dead = ProcessState.objects.filter(seen_at__lt=now - PROCESS_KEPT)
     attempts = AccessAttempt.objects.filter(attempt_time__lt=now - ATTEMPT_KEPT)
     sessions = Session.objects.filter(expire_date__lt=now)
     return (
         inbox
-        + forget(dead, order_by="pk", size=BATCH)
         + forget(attempts, order_by="pk", size=BATCH)
         + forget(sessions, order_by="expire_date", size=BATCH)
     )

@@ -23,6 +23,7 @@ from scheduling.conf import scheduler_settings
 from scheduling.domain.errors import ServiceUnavailableError
 from scheduling.messages import LONGEST_TRUNCATED_KEY, MIME_TYPE, write_dead_letter
 from scheduling.models import OutgoingRecord as Row
+from scheduling.services.broker_gate import BrokerGate
 from scheduling.services.forget import forget
 
 logger = logging.getLogger("autopilot.outgoing")
@@ -46,12 +47,17 @@ LONGEST_WAIT = timedelta(seconds=5)
 LONGEST_REFUSED_WAIT = timedelta(seconds=60)
 
 
+def _tell_nobody(_: str) -> None:
+    """Keep a failure of the broker to oneself."""
+
+
 def send_outgoing(
     publisher: EventPublisher,
     *,
     now: datetime,
     may_go_on: Callable[[], bool] = lambda: True,
     older_than: timedelta = timedelta(0),
+    report: Callable[[str], None] = _tell_nobody,
 ) -> int:
     """Send a batch of the records that are owed; return how many were taken up.
 
@@ -62,6 +68,7 @@ def send_outgoing(
         now: Aware UTC instant, the database's where it has a clock.
         may_go_on: Asked while answers are waited for; False takes the rest back.
         older_than: Leave younger ones to those who wrote them.
+        report: Called after each sending with what the broker failed with, or empty.
     """
     token = uuid.uuid4()
     rows = _take(token, now=now, older_than=older_than)
@@ -79,6 +86,7 @@ def send_outgoing(
         else:
             to_send.append(row)
     outcomes = _publish(publisher, to_send, now=now, may_go_on=may_go_on)
+    report(_failure(outcomes) if may_go_on() else "")
     later = now + timedelta(seconds=time.monotonic() - started)
     for row, outcome in zip(to_send, outcomes, strict=True):
         if outcome.verdict is Verdict.ACKNOWLEDGED:
@@ -93,11 +101,16 @@ def send_outgoing(
 def send_left_over(publisher: EventPublisher, *, now: datetime) -> int:
     """Send what no consumer sent for a while, and return how many; bounded in time."""
     ends_at = time.monotonic() + LEFT_OVER_SECONDS
+    gate = BrokerGate(publisher)
     total = 0
-    while taken := send_outgoing(publisher, now=now, older_than=LEFT_OVER_AGE):
+    while gate.is_open or gate.ask():
+        taken = send_outgoing(
+            publisher, now=now, older_than=LEFT_OVER_AGE, report=gate.report
+        )
         total += taken
-        if time.monotonic() > ends_at:
+        if not taken or time.monotonic() > ends_at:
             break
+    gate.settle()
     return total
 
 
@@ -216,6 +229,12 @@ def _publish(
             # Whether it is too large by itself is found out next time.
             outcomes[place] = Outcome(verdict=Verdict.NOT_SENT, error=outcome.error)
     return outcomes
+
+
+def _failure(outcomes: Sequence[Outcome]) -> str:
+    """Return what the broker failed with, if it did; to refuse a record is no failure."""
+    failed = {Verdict.UNKNOWN, Verdict.TIMED_OUT}
+    return next((one.error for one in outcomes if one.verdict in failed), "")
 
 
 def _record(row: Row, *, now: datetime) -> OutgoingRecord:

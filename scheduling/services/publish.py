@@ -19,8 +19,10 @@ from scheduling.adapters.event_publisher import EventPublisher, process_publishe
 from scheduling.adapters.lanes import LaneBoard, current_board
 from scheduling.adapters.look import Look, look
 from scheduling.adapters.owner import Owner
+from scheduling.adapters.vitals import process_vitals
 from scheduling.conf import SchedulerSettings, age_limit, scheduler_settings
 from scheduling.services.batch import DATABASE_RETRY_SECONDS, Batch
+from scheduling.services.broker_gate import BrokerGate
 
 logger = logging.getLogger("autopilot.firing")
 
@@ -29,12 +31,12 @@ LARGEST_BATCH = 500
 LINGER_SECONDS = 0.05
 # A lane gives its worker back after this, so that other tasks get their turn.
 LANE_SECONDS = 20.0
-BROKER_PROBE_SECONDS = 1.0
 _FIRED = "fired %s %s of phase %s lateness=%.1f ms partition=%d offset=%d"
 # After a give-back with the broker in reach (no such topic, say) the next try waits,
 # twice as long each time: the trouble may take hours, and each try writes audit entries.
 FIRST_PAUSE_SECONDS = 0.25
 LONGEST_PAUSE_SECONDS = 4.0
+PROBE_EVERY_SECONDS = 0.1
 
 
 class Lane:
@@ -51,28 +53,40 @@ class Lane:
         self._board = board
         self._settings = settings
         self._closes_at = time.monotonic() + LANE_SECONDS
-        self._needs_probe = publisher.seems_out_of_reach
+        self._gate = BrokerGate(publisher)
         self.published = 0
 
     def run(self, *, not_before: float) -> int:
         """Publish from that instant (epoch seconds) on; return how many jobs."""
         if not process_clock.is_observed:
             self._look()
+        # Ahead of the instant, when a round trip costs nothing.
+        self._gate.look()
         self._sleep(not_before - process_clock.epoch())
         batch = Batch(uuid.uuid4(), [])
-        while True:
-            batch = self._complete_and_claim(batch)
-            if batch.jobs:
-                logger.debug("claimed %d jobs under %s", len(batch.jobs), batch.token)
-                batch.publish(self._publisher, board=self._board, settings=self._settings)
-                self._note_trouble(batch)
-            elif not self._wait_for_next():
-                return self.published
+        try:
+            while True:
+                batch = self._complete_and_claim(batch)
+                if batch.jobs:
+                    self._publish(batch)
+                elif not self._wait_for_next():
+                    return self.published
+        finally:
+            self._gate.let_go()
 
-    def _note_trouble(self, batch: Batch) -> None:
-        """Look for the broker before the next claim where something was given back."""
+    def _publish(self, batch: Batch) -> None:
+        """Publish what was claimed, and remember how it went."""
+        logger.debug("claimed %d jobs under %s", len(batch.jobs), batch.token)
+        batch.publish(
+            self._publisher,
+            board=self._board,
+            settings=self._settings,
+            while_held=self._gate.hold,
+        )
+        # What is taken back on a stop says nothing of the broker.
+        if not self._board.is_stopping:
+            self._gate.report(batch.failure, must_look=batch.must_wait)
         if batch.must_wait:
-            self._needs_probe = True
             self._board.count_trouble()
         elif batch.acknowledged:
             self._board.forget_trouble()
@@ -86,19 +100,22 @@ class Lane:
             process_guard.tick()
             if not process_guard.may_fire:
                 return False
-        return not self._needs_probe or self._probe()
+        return self._gate.is_open or self._wait_for_broker()
 
-    def _probe(self) -> bool:
-        """Wait until the broker is in reach again, or the lane's time is up."""
+    def _wait_for_broker(self) -> bool:
+        """Wait until the gate lets us through, or the lane's time is up."""
         trouble = self._board.trouble
         pause = FIRST_PAUSE_SECONDS * 2 ** min(trouble - 1, 10) if trouble else 0.0
         ready_at = time.monotonic() + min(pause, LONGEST_PAUSE_SECONDS)
+        is_first = True
         while not self._board.is_stopping and time.monotonic() < self._closes_at:
-            is_in_reach = self._publisher.is_in_reach(timeout_seconds=BROKER_PROBE_SECONDS)
-            if is_in_reach and time.monotonic() >= ready_at:
-                self._needs_probe = False
-                return True
-            time.sleep(0.1)
+            if time.monotonic() >= ready_at:
+                if self._gate.ask():
+                    return True
+                if is_first:
+                    self._gate.reject()
+                    is_first = False
+            time.sleep(PROBE_EVERY_SECONDS)
         return False
 
     def _complete_and_claim(self, batch: Batch) -> Batch:
@@ -109,7 +126,7 @@ class Lane:
         broker has to be looked for first, they don't wait for that.
         """
         give_up_at = time.monotonic() + DATABASE_RETRY_SECONDS
-        may_claim = not (batch.acknowledged and self._needs_probe) and self._may_claim
+        may_claim = not (batch.acknowledged and self._gate.needs_look) and self._may_claim
         while True:
             asked_at = time.monotonic()
             claim = self._next_claim() if may_claim else None
@@ -123,6 +140,7 @@ class Lane:
                 time.sleep(0.2)
                 continue
             if jobs:
+                process_vitals.note_claim()
                 process_clock.observe(
                     jobs[0].started_at, asked_at=asked_at, answered_at=time.monotonic()
                 )
@@ -151,10 +169,12 @@ class Lane:
 
     def _wait_for_next(self) -> bool:
         """Wait for an instant that is near; False where the lane may close."""
-        if self._needs_probe:
+        if self._gate.needs_look:
             return self._may_claim
         if not self._may_claim:
             return False
+        # While it sleeps another one may try.
+        self._gate.let_go()
         seen = self._look()
         if seen.next_ready_at is None:
             return False

@@ -53,7 +53,7 @@ def retry_transition(
             with transaction.atomic():
                 job = lock_job(job_id)
                 precondition(job)
-                _check_retryable(job)
+                check_retryable(job)
                 if is_proven(job, searched=searched):
                     return _add_successor(job, actor=actor, reason=reason, now=now)
         except IntegrityError as error:
@@ -77,7 +77,7 @@ def _has_live_rival(job_id: str) -> bool:
     return rivals.exists()
 
 
-def _check_retryable(job: ScheduledTransition) -> None:
+def check_retryable(job: ScheduledTransition) -> None:
     """Refuse what can't be retried.
 
     Raises:

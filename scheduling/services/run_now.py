@@ -50,7 +50,7 @@ def run_transition_now(
             with transaction.atomic():
                 job = lock_job(job_id)
                 precondition(job)
-                _check_runnable(job)
+                check_runnable(job)
                 if not is_proven(job, searched=searched):
                     continue
                 return _demand(job, actor=actor, reason=reason, now=now)
@@ -60,7 +60,7 @@ def run_transition_now(
             ) from error
 
 
-def _check_runnable(job: ScheduledTransition) -> None:
+def check_runnable(job: ScheduledTransition) -> None:
     """Refuse what can't be run.
 
     Raises:

@@ -52,13 +52,18 @@ class Upstream:
 
 
 def schedule_transition(
-    data: PhaseData | Mapping[str, object], *, actor: Actor, now: datetime
+    data: PhaseData | Mapping[str, object],
+    *,
+    actor: Actor,
+    now: datetime,
+    reason: str = "",
 ) -> Scheduled:
     """Schedule one transition, or return the live job that is the same.
 
     Args:
         data: Phase data, as dataclass or as mapping with camelCase names.
         now: Aware UTC instant at which the request arrived.
+        reason: Why, where somebody said so; kept in the audit.
 
     Raises:
         OperationNotPermittedError: The actor's role may not schedule.
@@ -71,17 +76,17 @@ def schedule_transition(
     """
     authorize(actor, Operation.SCHEDULE)
     item = read_phase_data(data)
-    added = _add_in_one_statement(item, actor=actor, now=now)
+    added = _add_in_one_statement(item, actor=actor, now=now, reason=reason)
     if added is not None:
         return Scheduled(job=added, is_new=True)
-    (result,) = schedule_many([item], actor=actor, now=now)
+    (result,) = schedule_many([item], actor=actor, now=now, reason=reason)
     if isinstance(result, SchedulingError):
         raise result
     return result
 
 
 def _add_in_one_statement(
-    item: PhaseData, *, actor: Actor, now: datetime
+    item: PhaseData, *, actor: Actor, now: datetime, reason: str
 ) -> ScheduledTransition | None:
     """Add the usual single job fast; None where anything is not as usual.
 
@@ -95,12 +100,16 @@ def _add_in_one_statement(
     if window.error(item.end_time) is not None:
         return None
     job = _job(item, now=now, max_attempts=window.max_attempts, upstream=None)
-    is_added = insert_one(job, _entry(job, actor=actor, now=now, reason=""))
+    is_added = insert_one(job, _entry(job, actor=actor, now=now, reason=reason))
     return job if is_added else None
 
 
 def schedule_many(
-    items: Sequence[PhaseData | Mapping[str, object]], *, actor: Actor, now: datetime
+    items: Sequence[PhaseData | Mapping[str, object]],
+    *,
+    actor: Actor,
+    now: datetime,
+    reason: str = "",
 ) -> list[Scheduled | SchedulingError]:
     """Schedule many transitions; each stands alone, and errors come back in its place.
 
@@ -113,19 +122,23 @@ def schedule_many(
     results: list[Scheduled | SchedulingError] = []
     for start in range(0, len(items), LARGEST_CHUNK):
         chunk = items[start : start + LARGEST_CHUNK]
-        results.extend(_schedule_chunk(chunk, actor=actor, now=now))
+        results.extend(_schedule_chunk(chunk, actor=actor, now=now, reason=reason))
     return results
 
 
 def _schedule_chunk(
-    items: Sequence[PhaseData | Mapping[str, object]], *, actor: Actor, now: datetime
+    items: Sequence[PhaseData | Mapping[str, object]],
+    *,
+    actor: Actor,
+    now: datetime,
+    reason: str,
 ) -> list[Scheduled | SchedulingError]:
     """Schedule up to a thousand in one transaction."""
     read: list[PhaseData | SchedulingError] = [_read(item) for item in items]
     for attempt in range(1, MOST_TRIES + 1):
         try:
             with transaction.atomic():
-                return _insert_missing(read, actor=actor, now=now)
+                return _insert_missing(read, actor=actor, now=now, reason=reason)
         except IntegrityError:
             if attempt == MOST_TRIES:
                 raise
@@ -141,7 +154,11 @@ def _read(item: PhaseData | Mapping[str, object]) -> PhaseData | SchedulingError
 
 
 def _insert_missing(
-    items: Sequence[PhaseData | SchedulingError], *, actor: Actor, now: datetime
+    items: Sequence[PhaseData | SchedulingError],
+    *,
+    actor: Actor,
+    now: datetime,
+    reason: str,
 ) -> list[Scheduled | SchedulingError]:
     """Insert what is new; the caller's transaction holds it together."""
     live, given = _standing([i for i in items if isinstance(i, PhaseData)], now=now)
@@ -156,7 +173,7 @@ def _insert_missing(
             live[_identity(result.job)] = result.job
     if new:
         _make_unique(new, given)
-        insert_jobs(new, actor=actor, now=now, reason="")
+        insert_jobs(new, actor=actor, now=now, reason=reason)
     return results
 
 

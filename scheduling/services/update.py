@@ -130,7 +130,7 @@ def update_transition(
             with transaction.atomic():
                 job = lock_job(job_id)
                 precondition(job)
-                _check_updatable(job)
+                check_updatable(job)
                 changes = _differences(job, update)
                 if not changes:
                     return job
@@ -195,7 +195,7 @@ def _check_same_transition(job: ScheduledTransition, item: PhaseData) -> None:
         raise InvalidPhaseDataError(wrong)
 
 
-def _check_updatable(job: ScheduledTransition) -> None:
+def check_updatable(job: ScheduledTransition) -> None:
     """Refuse a job that is no longer scheduled.
 
     Raises:

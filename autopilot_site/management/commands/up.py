@@ -381,7 +381,8 @@ class _Topics(threading.Thread):
 
 def _is_cluster_complete(process: Process) -> bool:
     """Tell whether the cluster's processes are all there."""
-    wanted = settings.SITE.cluster_workers + CLUSTER_PROCESSES_BESIDE_WORKERS
+    beside = CLUSTER_PROCESSES_BESIDE_WORKERS + len(settings.CLUSTER_COMPANIONS)
+    wanted = settings.SITE.cluster_workers + beside
     try:
         return len(psutil.Process(process.pid).children(recursive=True)) >= wanted
     except psutil.NoSuchProcess:

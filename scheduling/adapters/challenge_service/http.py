@@ -15,6 +15,7 @@ import httpx2
 import stamina
 from stamina.instrumentation import set_on_retry_hooks
 
+from scheduling.adapters.breakers import BreakerOpenError, shared_breaker
 from scheduling.adapters.challenge_service.answers import (
     NAME,
     check_status,
@@ -22,6 +23,7 @@ from scheduling.adapters.challenge_service.answers import (
 )
 from scheduling.adapters.challenge_service.interface import (
     ChallengeAnswerError,
+    ChallengeServiceAwayError,
     ChallengeServiceError,
     Page,
 )
@@ -162,9 +164,17 @@ class HttpChallengeService:
         raise AssertionError("the last attempt returns or raises")
 
     def _attempt(self, ask: Callable[[], Result], *, seconds: float) -> Result:
-        """Ask once. Each call of the service passes here."""
-        with time_limit(seconds):
-            return ask()
+        """Ask once. Each call of the service passes here, and its circuit breaker."""
+        try:
+            breaker = shared_breaker("challenge", counts=_is_failure)
+            with breaker.guarding(), time_limit(seconds):
+                return ask()
+        except BreakerOpenError as error:
+            raise ChallengeServiceAwayError(
+                f"{NAME} is left alone: its circuit breaker is open",
+                is_passing=False,
+                wait_seconds=error.seconds,
+            ) from None
 
     def _get(
         self, path: str, query: Mapping[str, str | int] | None = None
@@ -184,6 +194,11 @@ class HttpChallengeService:
         """Exchange one request for its answer."""
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         return self._client.get(self._base + path, params=query, headers=headers)
+
+
+def _is_failure(error: BaseException) -> bool:
+    """Tell whether an error is the service's, rather than one of what it shows."""
+    return isinstance(error, ChallengeServiceError)
 
 
 def _path(challenge_id: str) -> str:

@@ -19,13 +19,13 @@ from rich.progress import (
 from rich.progress import Progress as Bar
 from typing_extensions import override
 
-from scheduling.api.audit_export import EMPTY_ARRAY, write_csv, write_json, write_ndjson
 from scheduling.api.errors import Problem
 from scheduling.domain.errors import Category
 from scheduling.management.base import ProductCommand, RefusedError
 from scheduling.management.resumable import NothingToResumeError, Progress, ResumableFile
 from scheduling.models import AuditEntry
 from scheduling.queries.audit import AUDIT_FILTERS, list_audit, newest_entry, read_whole
+from scheduling.queries.audit_export import EMPTY_ARRAY, write_csv, write_json, write_ndjson
 from scheduling.services.seal_proof import Proof, prove_chain, seals_of_entries
 
 WRITERS = {"csv": write_csv, "ndjson": write_ndjson, "json": write_json}

@@ -15,6 +15,7 @@ from typing_extensions import override
 
 from scheduling.adapters.cluster import RunningCluster
 from scheduling.adapters.companions import Companions
+from scheduling.adapters.vitals import process_vitals
 
 logger = logging.getLogger("autopilot.cluster")
 
@@ -34,8 +35,9 @@ class Command(BaseCommand):
         "due, and the workers that put it on Kafka. If any of its processes dies, the "
         "whole cluster is started afresh, and what it held is taken over. One SIGTERM "
         "or SIGINT, to this process or to its group, stops it in order; exit code 0. "
-        "Beside it a process carries out what recovery has to do. Any number of clusters "
-        "may run, on any host that shares the database."
+        "Beside it one process carries out what recovery has to do, and another one tells "
+        "how the cluster does. Any number of clusters may run, on any host that shares "
+        "the database."
     )
 
     @override
@@ -63,6 +65,7 @@ class Command(BaseCommand):
                 companions.join()
                 return
             wait = min(wait * 2, LONGEST_WAIT_SECONDS)
+            process_vitals.note_restart()
 
     def _check_database(self) -> None:
         """Refuse to start where the tables can't be used.

@@ -19,10 +19,14 @@ from recovery.services.runs import (
     is_dead,
     take,
 )
+from recovery.services.write_breaker import write_breaker
+from scheduling.adapters import breakers
 from scheduling.adapters.clock import database_now
 from scheduling.adapters.owner import Owner
 from scheduling.adapters.patience import atomic_within
-from scheduling.models import AuditEntry, ScheduledTransition
+from scheduling.domain.actors import cli_actor
+from scheduling.models import AuditEntry, CircuitBreaker, ScheduledTransition
+from scheduling.services.breakers import reset_breaker
 from tests.recovery.conftest import challenge_id, counts, everything
 from tests.support.challenge_service import Answer
 
@@ -345,6 +349,72 @@ class TestPhaseTimeout:
         assert run.result.executionTime < 4_000
         assert run.status == "COMPLETED_WITH_ERRORS"
         assert ScheduledTransition.objects.live().count() == 1
+
+
+class TestWriteBreaker:
+    """The breaker named recovery; three failures open it."""
+
+    @pytest.fixture
+    def slow_database(self, monkeypatch):
+        """Let no write of a challenge end in time."""
+
+        def time_out(*_, **__):
+            raise OperationalError("canceling statement due to statement timeout")
+
+        monkeypatch.setattr(batches, "apply_challenges", time_out)
+
+    def test_spares_a_database_that_takes_no_writes(
+        self, upstream, recovery_settings, slow_database
+    ):
+        recovery_settings(max_batch_size=1, batch_delay=0)
+        for number in range(1, 7):
+            upstream.add(number, phases=1)
+
+        run = carry_out_run(MANUAL)
+
+        assert run.status == "COMPLETED_WITH_ERRORS"
+        assert counts(run.result) == {"failedPhases": 12}
+        said = [error["reason"] for error in run.errors]
+        assert sum("statement timeout" in one for one in said) == 3
+        # Three challenges, and what would have to be expired.
+        assert sum("the circuit breaker recovery is open" in one for one in said) == 4
+        assert CircuitBreaker.objects.get(name="recovery").state == "open"
+
+    def test_is_no_matter_of_challenges_that_are_broken(
+        self, upstream, recovery_settings, monkeypatch
+    ):
+        recovery_settings(max_batch_size=1, batch_delay=0)
+        for number in range(1, 7):
+            upstream.add(number, phases=1)
+
+        def break_down(*_, **__):
+            raise ValueError("this challenge")
+
+        monkeypatch.setattr(batches, "apply_challenges", break_down)
+
+        run = carry_out_run(MANUAL)
+
+        assert counts(run.result) == {"failedPhases": 12}
+        assert not CircuitBreaker.objects.exclude(failure_count=0).exists()
+
+    def test_keeps_no_run_from_what_it_can_do_once_reset(
+        self, upstream, recovery_settings, monkeypatch, operator
+    ):
+        recovery_settings(max_batch_size=1, batch_delay=0)
+        upstream.add(1, phases=1)
+        for _ in range(3):
+            write_breaker().report(OperationalError("away"))
+        run = carry_out_run(MANUAL)
+        assert counts(run.result) == {"failedPhases": 2}
+        assert not ScheduledTransition.objects.exists()
+
+        admin = cli_actor("sara")
+        reset_breaker("recovery", actor=admin, reason="back", now=database_now())
+        monkeypatch.setattr(breakers, "TROUBLE_TTL_SECONDS", 0.0)
+        run = carry_out_run(MANUAL)
+
+        assert run.result.upcomingPhasesScheduled == 1
+        assert run.result.failedPhases == 0
 
 
 class TestBatches:

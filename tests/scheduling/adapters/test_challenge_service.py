@@ -1,5 +1,6 @@
 """The Challenge service's client against a real server that misbehaves in every way."""
 
+import contextlib
 import itertools
 import json
 import logging
@@ -17,8 +18,10 @@ from urllib.parse import parse_qsl
 
 import pytest
 from django.conf import settings as django_settings
+from django.db.models import F
 
 from autopilot_site import demo
+from scheduling.adapters import breakers
 from scheduling.adapters.challenge_service import (
     ChallengeAnswerError,
     ChallengeServiceAwayError,
@@ -32,7 +35,7 @@ from scheduling.adapters.challenge_service import (
 from scheduling.adapters.challenge_service import http as client
 from scheduling.domain.errors import ServiceUnavailableError
 from scheduling.messages import UnusableMessageError
-from scheduling.models import Housekeeping
+from scheduling.models import CircuitBreaker, Housekeeping
 from tests.support.challenge_service import (
     AUDIENCE,
     CLIENT_ID,
@@ -52,6 +55,19 @@ PATH = f"/challenges/{ID}"
 
 def shape(name):
     return json.loads((SHAPES / f"{name}.json").read_text(encoding="utf-8"))
+
+
+class NoBreaker:
+    """Lets everybody through: the answers are what most of these tests are about."""
+
+    guarding = contextlib.nullcontext
+
+
+@pytest.fixture(autouse=True)
+def breaker(request, monkeypatch):
+    """Leave the circuit breaker out, but where a test has the database that it needs."""
+    if not request.node.get_closest_marker("django_db"):
+        monkeypatch.setattr(client, "shared_breaker", lambda name, *, counts: NoBreaker)
 
 
 @pytest.fixture
@@ -1015,3 +1031,69 @@ class TestStartOfTheSamples:
         shown = run_together(4, read)
 
         assert len({one[0].phases[0].scheduled_end_at for one in shown}) == 1
+
+
+@pytest.mark.django_db(transaction=True)
+class TestCircuitBreaker:
+    """The breaker named challenge; five failures open it."""
+
+    @pytest.mark.parametrize(
+        "failure",
+        [
+            Answer(status=500),
+            Answer(status=503),
+            Answer(status=429),
+            Drop(),
+            Answer(status=302, headers={"Location": "http://127.0.0.1:1/"}),
+        ],
+        ids=["500", "503", "429", "broken off", "redirect"],
+    )
+    def test_leaves_a_failing_service_alone(self, challenge_api, challenge, failure):
+        challenge_api.script(PATH, [failure] * 5)
+        service = challenge_service()
+        for _ in range(5):
+            with pytest.raises(ChallengeServiceError):
+                service.read(ID)
+        asked = len(challenge_api.asked(PATH))
+
+        with pytest.raises(ChallengeServiceAwayError, match="circuit breaker is open"):
+            service.read(ID)
+
+        assert len(challenge_api.asked(PATH)) == asked == 5
+        assert CircuitBreaker.objects.get(name="challenge").state == "open"
+
+    def test_is_not_retried_while_it_is_open(self, challenge_api, challenge, patient):
+        challenge_api.script(PATH, [Answer(status=500)] * 20)
+        started = time.monotonic()
+
+        for _ in range(6):
+            with pytest.raises(ChallengeServiceError):
+                challenge_service().read(ID)
+
+        assert len(challenge_api.asked(PATH)) == 5
+        assert time.monotonic() - started < 10
+
+    def test_counts_no_challenge_that_is_unknown_or_unreadable(
+        self, challenge_api, challenge
+    ):
+        challenge_api.challenges = {ID: {**challenge, "phases": "many"}}
+
+        for _ in range(6):
+            with pytest.raises(UnusableMessageError):
+                challenge_service().read(ID)
+            assert challenge_service().read(ID.replace("0b", "0c")) is None
+
+        assert not CircuitBreaker.objects.exclude(failure_count=0).exists()
+
+    def test_is_closed_again_by_what_is_read(self, challenge_api, challenge, monkeypatch):
+        monkeypatch.setattr(breakers, "TROUBLE_TTL_SECONDS", 0.0)
+        challenge_api.script(PATH, [Answer(status=500)] * 5)
+        for _ in range(5):
+            with pytest.raises(ChallengeServiceError):
+                challenge_service().read(ID)
+        CircuitBreaker.objects.update(opened_at=F("opened_at") - timedelta(seconds=31))
+
+        assert challenge_service().read(ID) is not None
+        assert challenge_service().read(ID) is not None
+
+        assert CircuitBreaker.objects.get(name="challenge").state == "closed"

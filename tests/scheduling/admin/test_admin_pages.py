@@ -107,7 +107,7 @@ class TestPages:
         ("path", "query", "found"),
         [
             (JOBS, {"q": "12345"}, 1),
-            (JOBS, {"q": "777"}, 0),
+            (JOBS, {"q": "no-such-job"}, 0),
             (JOBS, {"q": "\x00"}, 0),
             (JOBS, {"q": "'; --"}, 0),
             (JOBS, {"status__exact": "scheduled", "state__exact": "END"}, 1),
@@ -144,7 +144,11 @@ class TestPages:
         )
 
         assert response.status_code == 403
-        assert list(model.objects.values()) == before
+        refusal = AuditEntry.objects.last()
+        assert refusal.action == "access.refused"
+        assert refusal.changes == {"method": "POST", "path": response.request["PATH_INFO"]}
+        after = [row for row in model.objects.values() if row["id"] != refusal.pk]
+        assert (after if model is AuditEntry else list(model.objects.values())) == before
 
     @pytest.mark.parametrize("path", [JOBS, AUDIT])
     def test_have_no_action_for_a_selection(self, client, job, path, group):

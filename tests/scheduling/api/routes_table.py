@@ -29,6 +29,8 @@ ROUTES = {
     "dead-letters/<id>/": {"GET": VIEWER},
     "dead-letters/<id>/replay/": {"POST": OPERATOR},
     "dead-letters/<id>/discard/": {"POST": OPERATOR},
+    "circuit-breakers/": {"GET": VIEWER},
+    "circuit-breakers/<name>/reset/": {"POST": ADMIN},
     "stats/": {"GET": VIEWER},
     "recovery/runs/": {"GET": VIEWER, "POST": OPERATOR},
     "recovery/runs/<runId>/": {"GET": VIEWER},
@@ -39,6 +41,7 @@ SAMPLES = {
     "challengeId": "12345",
     "runId": "5e1f8a0c-9b2d-4c3e-8f70-1a2b3c4d5e6f",
     "id": "3f2504e0-4f89-41d3-9a0c-0305e82c3301",
+    "name": "scheduler",
 }
 
 

@@ -10,10 +10,10 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from scheduling.api.audit_export import StreamedResponse, write_csv, write_json
 from scheduling.domain.phases import format_instant
 from scheduling.models import AuditEntry
 from scheduling.queries import audit
+from scheduling.queries.audit_export import StreamedResponse, write_csv, write_json
 from scheduling.services.cancel import cancel_transition
 from tests.scheduling.api.support import assert_problem
 

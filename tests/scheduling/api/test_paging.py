@@ -3,8 +3,8 @@
 import pytest
 from django.db import connection
 
-from scheduling.api import paging
 from scheduling.models import AuditEntry
+from scheduling.queries import counting
 from tests.scheduling.api.support import assert_problem
 
 AUDIT = "/api/v1/audit/"
@@ -21,7 +21,7 @@ def entries(db, now):
 
 class TestCount:
     def test_is_exact_as_far_as_rows_are_counted(self, as_viewer, entries, monkeypatch):
-        monkeypatch.setattr(paging, "MOST_COUNTED", 20)
+        monkeypatch.setattr(counting, "MOST_COUNTED", 20)
 
         page = as_viewer.get(AUDIT, {"pageSize": 5, "actor": "user:1"}).json()
 
@@ -31,7 +31,7 @@ class TestCount:
     def test_is_an_estimate_beyond(self, as_viewer, entries, monkeypatch):
         if connection.vendor != "postgresql":
             pytest.skip("SQLite counts everything")
-        monkeypatch.setattr(paging, "MOST_COUNTED", 10)
+        monkeypatch.setattr(counting, "MOST_COUNTED", 10)
         with connection.cursor() as cursor:
             cursor.execute("ANALYZE scheduling_auditentry")
 
@@ -40,7 +40,7 @@ class TestCount:
         assert page["count"] == 40
 
     def test_is_never_less_than_what_was_seen(self, as_viewer, entries, monkeypatch):
-        monkeypatch.setattr(paging, "MOST_COUNTED", 2)
+        monkeypatch.setattr(counting, "MOST_COUNTED", 2)
 
         page = as_viewer.get(AUDIT, {"pageSize": 10, "page": 3}).json()
 

@@ -7,6 +7,7 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from django.db import DatabaseError, connection
 
+from scheduling.adapters.owner import Owner
 from scheduling.consumers import reporting
 from scheduling.consumers.reporting import Report
 from scheduling.models import ProcessState
@@ -60,6 +61,7 @@ class TestReport:
             "pausedSince": None,
             "pauseReason": "",
             "lag": {},
+            "owner": str(Owner.of_process(os.getpid())),
         }
 
     @pytest.mark.usefixtures("often")

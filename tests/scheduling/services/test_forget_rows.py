@@ -6,7 +6,7 @@ import pytest
 from axes.models import AccessAttempt
 from django.contrib.sessions.models import Session
 
-from scheduling.models import InboxMessage, ProcessState
+from scheduling.models import InboxMessage
 from scheduling.services import forget_rows
 from scheduling.services.forget import forget_oldest
 from scheduling.services.forget_rows import forget_old_rows
@@ -25,9 +25,6 @@ class TestForgetOldRows:
         old, young = now - timedelta(days=31), now - timedelta(minutes=1)
         for offset, at in enumerate((old, young)):
             receive(at=at, offset=offset)
-            ProcessState.objects.create(
-                kind="worker", host="h", pid=offset, started_at=old, seen_at=at
-            )
             AccessAttempt.objects.create(username=f"u{offset}", failures_since_start=1)
             AccessAttempt.objects.filter(username=f"u{offset}").update(attempt_time=at)
             Session.objects.create(
@@ -35,10 +32,9 @@ class TestForgetOldRows:
                 expire_date=old if offset == 0 else now + timedelta(days=1),
             )
 
-        assert forget_old_rows(now=now) == 4
+        assert forget_old_rows(now=now) == 3
 
         assert InboxMessage.objects.get().offset == 1
-        assert ProcessState.objects.get().pid == 1
         assert AccessAttempt.objects.get().username == "u1"
         assert Session.objects.get().session_key == "s1"
 

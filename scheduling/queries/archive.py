@@ -4,9 +4,6 @@ from datetime import datetime
 from typing import Any
 
 from scheduling.models import AuditEntry, ScheduledTransition
-from scheduling.queries.audit import show_audit_entry
-
-__all__ = ["find_archived", "show_audit_entry"]
 
 
 def find_archived(job_id: str) -> tuple[ScheduledTransition, datetime] | None:

@@ -1,0 +1,255 @@
+"""The list of jobs: what needs attention first, its filters, its counts by status."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from django.contrib import admin
+from django.contrib.admin.options import IncorrectLookupParameters
+from django.contrib.admin.views.main import ORDER_VAR, PAGE_VAR
+from django.core.paginator import Page, Paginator
+from django.db.models import Q, QuerySet
+from django.http import HttpRequest
+from typing_extensions import override
+from unfold.contrib.filters.admin import TextFilter
+from unfold.views import ChangeList
+
+from scheduling.domain.lifecycle import TransitionStatus
+from scheduling.domain.phases import check_storable, parse_query_id
+from scheduling.models import AuditEntry, ScheduledTransition
+from scheduling.queries.attention import by_attention, slice_groups
+from scheduling.queries.counting import count_rows
+from scheduling.queries.jobs import is_live
+
+if TYPE_CHECKING:
+    from django.contrib.admin.views.main import ChangeList as BaseChangeList
+
+    # What is generic, or typed, in the stubs alone.
+    Changes = BaseChangeList
+    BaseTextFilter = admin.SimpleListFilter
+    Pages = Paginator[ScheduledTransition]
+    Jobs = Page[ScheduledTransition]
+else:
+    Changes = ChangeList
+    BaseTextFilter = TextFilter
+    Pages = Paginator
+    Jobs = Page
+
+STATUS = "status__exact"
+OVERDUE = "overdue"
+
+
+class _IdFilter(BaseTextFilter):
+    """Filters by one id, written as the API takes it."""
+
+    column = ""
+
+    @override
+    def queryset(
+        self, request: HttpRequest, queryset: QuerySet[ScheduledTransition]
+    ) -> QuerySet[ScheduledTransition]:
+        """Return the jobs of that id.
+
+        Raises:
+            IncorrectLookupParameters: The text is no id; the list then says so.
+        """
+        text = (self.value() or "").strip()
+        if not text:
+            return queryset
+        try:
+            return queryset.filter(**{self.column: parse_query_id(text)})
+        except ValueError as error:
+            raise IncorrectLookupParameters(f"{self.title} {error}") from None
+
+
+class ProjectFilter(_IdFilter):
+    """Filters by project."""
+
+    title = "project id"
+    parameter_name = column = "project_id"
+
+
+class ChallengeFilter(_IdFilter):
+    """Filters by challenge."""
+
+    title = "challenge id"
+    parameter_name = column = "challenge_id"
+
+
+class OverdueFilter(admin.SimpleListFilter):
+    """Filters by whether the instant has passed while the job is live."""
+
+    title = "overdue"
+    parameter_name = OVERDUE
+
+    @override
+    def lookups(self, request: HttpRequest, model_admin: Any) -> Iterable[tuple[str, str]]:
+        """Return the choices."""
+        return [("true", "Overdue"), ("false", "Not overdue")]
+
+    @override
+    def queryset(
+        self, request: HttpRequest, queryset: QuerySet[ScheduledTransition]
+    ) -> QuerySet[ScheduledTransition]:
+        """Return the jobs that are, or are not."""
+        overdue = is_live() & Q(due_at__lt=instant_of(request))
+        match self.value():
+            case "true":
+                return queryset.filter(overdue)
+            case "false":
+                return queryset.exclude(overdue)
+            case _:
+                return queryset
+
+
+def instant_of(request: HttpRequest) -> datetime:
+    """Return the one instant of the request, which the admin reads when it arrives."""
+    instant: datetime = request.autopilot_now  # type: ignore[attr-defined]
+    return instant
+
+
+def search_jobs(
+    rows: QuerySet[ScheduledTransition], text: str
+) -> QuerySet[ScheduledTransition]:
+    """Return the jobs that a text finds: by a whole id first, else by a part.
+
+    A whole id is answered by indexes; for a part of one, or of a phase's name, each row
+    has to be looked at.
+    """
+    text = text.strip()
+    try:
+        check_storable(text)
+    except ValueError:
+        return rows.none()
+    exact = _by_whole_id(text)
+    if exact is not None and ScheduledTransition.objects.filter(exact).exists():
+        return rows.filter(exact)
+    part = Q()
+    for column in ("job_id", "project_id", "challenge_id", "phase_id", "phase_type_name"):
+        part |= Q(**{f"{column}__icontains": text})
+    return rows.filter(part)
+
+
+def _by_whole_id(text: str) -> Q | None:
+    """Return the condition of an id; None for what can't be one."""
+    if text.startswith("job-"):
+        return Q(job_id=text)
+    try:
+        value = parse_query_id(text)
+    except ValueError:
+        return None
+    found = Q(project_id=value) | Q(challenge_id=value) | Q(phase_id=value)
+    is_uuid = not value.isdigit()
+    return found | Q(event_id=value) if is_uuid else found
+
+
+class AttentionPaginator(Pages):
+    """Pages of the list: counted as far as that costs little, ordered by attention."""
+
+    def __init__(self, *args: Any, now: datetime | None = None, **kwargs: Any) -> None:
+        """Take what Django gives.
+
+        Args:
+            now: Orders by attention at that instant; None keeps the list's order.
+        """
+        super().__init__(*args, **kwargs)
+        self.now = now
+
+    @cached_property
+    @override
+    def count(self) -> int:
+        """How many rows match."""
+        return count_rows(self.object_list)  # type: ignore[arg-type]
+
+    @override
+    def page(self, number: int | str) -> Jobs:
+        """Return a page."""
+        if self.now is None:
+            return super().page(number)
+        number = self.validate_number(number)
+        start = (number - 1) * self.per_page
+        groups = by_attention(self.object_list, now=self.now)  # type: ignore[arg-type]
+        rows = slice_groups(groups, start=start, stop=start + self.per_page)
+        return Page(rows, number, self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listed:
+    """What a row shows that is no column of its own.
+
+    now: the request's instant. scheduled_by: an actor, or empty.
+    """
+
+    now: datetime
+    scheduled_by: str
+
+
+def listed(job: ScheduledTransition) -> Listed:
+    """Return what the list put beside a job."""
+    beside: Listed = job.listed  # type: ignore[attr-defined]
+    return beside
+
+
+class TransitionChangeList(Changes):
+    """The list, with what each row shows beside its own columns."""
+
+    @override
+    def get_results(self, request: HttpRequest) -> None:
+        """Read the page's rows, who scheduled each, and the counts by status."""
+        super().get_results(request)
+        if not self.multi_page:
+            # Django reads what fits on one page without asking the paginator.
+            self.result_list = self.paginator.page(1).object_list
+        self.result_list = list(self.result_list)
+        scheduled_by = _who_scheduled([job.job_id for job in self.result_list])
+        for job in self.result_list:
+            job.listed = Listed(
+                now=instant_of(request), scheduled_by=scheduled_by.get(job.job_id, "")
+            )
+        self.status_counts = self._count_by_status(request)
+
+    def _count_by_status(self, request: HttpRequest) -> list[dict[str, Any]]:
+        """Return what the line above the list shows: a filter for each status."""
+        rows = self.get_queryset(request, exclude_parameters=[STATUS, OVERDUE])
+        rows = rows.order_by()
+        overdue = rows.filter(is_live(), due_at__lt=instant_of(request))
+        chosen = self.params.get(STATUS), self.params.get(OVERDUE)
+        lines = [
+            self._line("all", None, count=None, is_chosen=chosen == (None, None)),
+            self._line(
+                "overdue",
+                {OVERDUE: "true"},
+                count=count_rows(overdue),
+                is_chosen=chosen == (None, ["true"]),
+            ),
+        ]
+        lines += [
+            self._line(
+                status.value,
+                {STATUS: status.value},
+                count=count_rows(rows.filter(status=status)),
+                is_chosen=chosen == ([status.value], None),
+            )
+            for status in TransitionStatus
+        ]
+        return lines
+
+    def _line(
+        self, word: str, new: dict[str, str] | None, *, count: int | None, is_chosen: bool
+    ) -> dict[str, Any]:
+        """Return one of them, with the address of the list that it stands for."""
+        query = self.get_query_string(new or {}, remove=[STATUS, OVERDUE, PAGE_VAR])
+        return {"word": word, "count": count, "is_chosen": is_chosen, "query": query}
+
+
+def _who_scheduled(job_ids: list[str]) -> dict[str, str]:
+    """Return the actor who scheduled each job, by job id."""
+    entries = AuditEntry.objects.filter(job_id__in=job_ids, action="transition.scheduled")
+    return dict(entries.order_by().values_list("job_id", "actor"))
+
+
+def is_in_own_order(request: HttpRequest) -> bool:
+    """Tell whether nobody asked for another order than that of attention."""
+    return ORDER_VAR not in request.GET

@@ -1,0 +1,392 @@
+"""The overrides in the admin: what the page shows, what a POST does, and what not."""
+
+import re
+from datetime import timedelta
+from threading import Barrier, Thread
+
+import pytest
+from django.db import connection
+
+from scheduling.admin import override_page
+from scheduling.models import AuditEntry, ScheduledTransition
+from scheduling.services.cancel import cancel_transition
+
+JOBS = "/admin/scheduling/scheduledtransition/"
+PAGE = f"{JOBS}override/"
+SCHEDULE = f"{JOBS}schedule/"
+# Override, status that allows it, audit action.
+CASES = [
+    ("cancel", "scheduled", "transition.cancelled"),
+    ("cancel", "failed", "transition.cancelled"),
+    ("run_now", "scheduled", "transition.run_now"),
+    ("run_now", "expired", "transition.run_now"),
+    ("retry", "failed", "transition.retried"),
+    ("reschedule", "scheduled", "transition.updated"),
+    ("schedule", "cancelled", "transition.scheduled"),
+]
+
+
+def fields_of(html):
+    """Return the hidden fields of the page's form, as a browser would send them."""
+    form = html[html.index('id="ap-override"') :]
+    found = {}
+    for name, value in re.findall(r'type="hidden" name="(\w+)" value="([^"]*)"', form):
+        found.setdefault(name, []).append(value)
+    return found
+
+
+def overrides_of(job):
+    """Return the audit's actions of a job that persons caused."""
+    entries = AuditEntry.objects.filter(job_id=job.job_id, actor__startswith="user:op")
+    return [entry.action for entry in entries.order_by("id")]
+
+
+class TestPage:
+    @pytest.mark.parametrize(("action", "status", "_"), CASES)
+    def test_shows_what_will_change_and_changes_nothing(
+        self, as_role, make_job, action, status, _
+    ):
+        job = make_job(status)
+        before = ScheduledTransition.objects.values().get(), AuditEntry.objects.count()
+
+        query = {"action": action, "_selected_action": job.pk, "end_time": "+1h"}
+        response = as_role("operator").get(PAGE, query)
+
+        html = response.content.decode()
+        assert response.status_code == 200
+        assert 'name="reason"' in html
+        assert 'name="confirm"' in html
+        assert fields_of(html)["_selected_action"] == [str(job.pk)]
+        assert before == (
+            ScheduledTransition.objects.values().get(),
+            AuditEntry.objects.count(),
+        )
+
+    def test_says_what_stays_and_why(self, as_role, make_job):
+        job = make_job("completed")
+
+        html = as_role("operator").get(
+            PAGE, {"action": "cancel", "_selected_action": job.pk}
+        )
+
+        assert "is completed and can&#x27;t be cancelled" in html.content.decode()
+        assert 'name="confirm"' not in html.content.decode()
+
+    @pytest.mark.parametrize("text", ["soon", "2026-12-01T10:00:00", "+" + "999999d" * 5])
+    def test_says_that_an_instant_is_not_understood(self, as_role, make_job, text):
+        query = {
+            "action": "reschedule",
+            "_selected_action": make_job().pk,
+            "end_time": text,
+        }
+
+        html = as_role("operator").get(PAGE, query).content.decode()
+
+        assert "The new instant:" in html
+
+    def test_is_not_there_for_an_unknown_override(self, as_role, make_job):
+        query = {"action": "delete", "_selected_action": make_job().pk}
+
+        assert as_role("operator").get(PAGE, query).status_code == 404
+
+    def test_leads_back_where_nothing_is_chosen(self, as_role, db):
+        response = as_role("operator").get(PAGE, {"action": "cancel"})
+
+        assert response.status_code == 302
+        assert response.headers["Location"] == JOBS
+
+
+class TestPost:
+    @pytest.mark.parametrize("path", [PAGE, JOBS])
+    @pytest.mark.parametrize(("action", "status", "audited"), CASES)
+    def test_does_it_once_with_the_reason(
+        self, as_role, make_job, path, action, status, audited
+    ):
+        job = make_job(status)
+        fields = {
+            "action": action,
+            "_selected_action": str(job.pk),
+            "reason": "customer asked",
+            "confirm": "yes",
+            "end_time": "+1h",
+        }
+        client = as_role("operator")
+
+        first = client.post(path, fields)
+        client.post(path, fields)
+
+        assert first.status_code == 200
+        entries = AuditEntry.objects.filter(action=audited, actor="user:operator-1")
+        (entry,) = entries
+        assert entry.reason == "customer asked"
+        assert entry.role == "operator"
+        assert entry.request_id
+
+    @pytest.mark.parametrize("reason", [None, "", "  ", "x" * 2_001, "a\x00b"])
+    def test_demands_a_reason_as_the_api_does(self, as_role, make_job, reason):
+        job = make_job()
+        fields = {"action": "cancel", "_selected_action": job.pk, "confirm": "yes"}
+        if reason is not None:
+            fields["reason"] = reason
+
+        response = as_role("operator").post(PAGE, fields)
+
+        assert "The reason " in response.content.decode()
+        job.refresh_from_db()
+        assert job.status == "scheduled"
+
+    def test_demands_to_be_confirmed(self, as_role, make_job):
+        job = make_job()
+        fields = {"action": "cancel", "_selected_action": job.pk, "reason": "over"}
+
+        response = as_role("operator").post(PAGE, fields)
+
+        assert "Nothing is done yet" in response.content.decode()
+        job.refresh_from_db()
+        assert job.status == "scheduled"
+
+    @pytest.mark.parametrize("action", ["schedule", "reschedule"])
+    def test_demands_an_instant_where_one_is_needed(self, as_role, make_job, action):
+        job = make_job("cancelled" if action == "schedule" else "scheduled")
+        fields = {"action": action, "_selected_action": job.pk, "reason": "over"}
+
+        response = as_role("operator").post(PAGE, {**fields, "confirm": "yes"})
+
+        assert "Say when." in response.content.decode()
+        assert ScheduledTransition.objects.count() == 1
+
+    @pytest.mark.parametrize(
+        "action", ["schedule", "reschedule", "cancel", "run_now", "retry"]
+    )
+    @pytest.mark.parametrize("path", [PAGE, JOBS])
+    def test_refuses_a_viewer_and_tells_the_audit(self, as_role, make_job, action, path):
+        job = make_job()
+        client = as_role("viewer")
+        fields = {"action": action, "_selected_action": job.pk, "reason": "x"}
+
+        response = client.post(path, {**fields, "confirm": "yes", "end_time": "+1h"})
+
+        assert response.status_code == 403
+        assert AuditEntry.objects.last().action == "access.refused"
+        job.refresh_from_db()
+        assert job.status == "scheduled"
+        assert client.get(PAGE, fields).status_code == 403
+
+    def test_refuses_a_form_of_somebody_else(self, as_role, make_job):
+        client = as_role("operator")
+        client.handler.enforce_csrf_checks = True
+        job = make_job()
+
+        response = client.post(PAGE, {"action": "cancel", "_selected_action": job.pk})
+
+        assert response.status_code == 403
+
+    def test_leaves_out_what_changed_since_it_was_shown(
+        self, as_role, make_job, operator, now
+    ):
+        client = as_role("operator")
+        stale, fresh = make_job(), make_job()
+        query = {"action": "reschedule", "_selected_action": [stale.pk, fresh.pk]}
+        shown = fields_of(client.get(PAGE, query).content.decode())
+        later = now + timedelta(seconds=1)
+        ScheduledTransition.objects.filter(pk=stale.pk).update(updated_at=later)
+
+        response = client.post(
+            PAGE, {**shown, "reason": "late", "confirm": "yes", "end_time": "+1h"}
+        )
+
+        assert "it changed meanwhile" in response.content.decode()
+        stale.refresh_from_db()
+        fresh.refresh_from_db()
+        assert (stale.status, fresh.status) == ("scheduled", "cancelled")
+
+    def test_tells_the_second_of_two_operators(self, as_role, make_job, operator, now):
+        client = as_role("operator")
+        job = make_job()
+        query = {"action": "cancel", "_selected_action": job.pk}
+        shown = fields_of(client.get(PAGE, query).content.decode())
+        later = now + timedelta(seconds=1)
+        cancel_transition(job_id=job.job_id, actor=operator, reason="first", now=later)
+
+        response = client.post(PAGE, {**shown, "reason": "second", "confirm": "yes"})
+
+        html = response.content.decode()
+        assert "it changed meanwhile by user:olivia, and is cancelled now" in html
+        assert overrides_of(job) == []
+
+    def test_tells_each_row_what_became_of_it(self, as_role, make_job):
+        scheduled, completed = make_job(), make_job("completed")
+        fields = {
+            "action": "cancel",
+            "_selected_action": [scheduled.pk, completed.pk, 999_999],
+            "reason": "over",
+            "confirm": "yes",
+        }
+
+        html = as_role("operator").post(PAGE, fields).content.decode()
+
+        assert "1 cancelled, 2 not" in html
+        assert "is completed and can&#x27;t be cancelled" in html
+        assert "there is no such job any more" in html
+        assert f"action=schedule&amp;_selected_action={scheduled.pk}" in html
+
+    def test_takes_job_ids_for_keys(self, as_role, make_job):
+        job = make_job()
+        fields = {"action": "cancel", "_selected_action": job.job_id}
+
+        as_role("operator").post(PAGE, {**fields, "reason": "over", "confirm": "yes"})
+
+        job.refresh_from_db()
+        assert job.status == "cancelled"
+
+
+class TestAllThatMatch:
+    def test_are_counted_first_and_then_done(self, as_role, make_job):
+        client = as_role("operator")
+        failed = [make_job("failed") for _ in range(3)]
+        other = make_job()
+        chosen = {
+            "action": "cancel",
+            "select_across": "1",
+            "_selected_action": failed[0].pk,
+        }
+
+        leads_to = client.post(f"{JOBS}?status__exact=failed", chosen).headers["Location"]
+        html = client.get(leads_to).content.decode()
+        client.post(PAGE, {**fields_of(html), "reason": "dealt with", "confirm": "yes"})
+
+        assert "Cancel 3 transitions" in html
+        other.refresh_from_db()
+        assert other.status == "scheduled"
+        assert set(
+            ScheduledTransition.objects.exclude(pk=other.pk).values_list(
+                "status", flat=True
+            )
+        ) == {"cancelled"}
+
+    def test_can_be_done_at_once_from_the_list(self, as_role, make_job):
+        failed, other = make_job("failed"), make_job()
+        fields = {
+            "action": "cancel",
+            "select_across": "1",
+            "_selected_action": failed.pk,
+            "reason": "dealt with",
+            "confirm": "yes",
+        }
+
+        as_role("operator").post(f"{JOBS}?status__exact=failed", fields)
+
+        failed.refresh_from_db()
+        other.refresh_from_db()
+        assert (failed.status, other.status) == ("cancelled", "scheduled")
+
+    def test_are_bounded_and_the_rest_is_told(self, as_role, make_job, monkeypatch):
+        monkeypatch.setattr(override_page, "MOST_JOBS", 2)
+        for _ in range(3):
+            make_job()
+        query = {"action": "cancel", "select_across": "1", "filters": ""}
+
+        html = as_role("operator").get(PAGE, query).content.decode()
+
+        assert "1 more match" in html
+        assert "Cancel 2 transitions" in html
+
+    def test_that_are_not_reached_in_time_are_told(self, as_role, make_job, monkeypatch):
+        monkeypatch.setattr(override_page, "LONGEST_SECONDS", -1.0)
+        job = make_job()
+        fields = {"action": "cancel", "_selected_action": job.pk, "reason": "x"}
+
+        response = as_role("operator").post(PAGE, {**fields, "confirm": "yes"})
+
+        assert "not reached in time" in response.content.decode()
+        job.refresh_from_db()
+        assert job.status == "scheduled"
+
+
+@pytest.mark.django_db(transaction=True)
+class TestTwoAtOnce:
+    def test_have_one_effect_and_the_other_is_told(self, as_role, make_job):
+        client = as_role("operator")
+        job = make_job()
+        query = {"action": "cancel", "_selected_action": job.pk}
+        shown = fields_of(client.get(PAGE, query).content.decode())
+        fields = {**shown, "reason": "both", "confirm": "yes"}
+        start, answers = Barrier(2), []
+
+        def press():
+            try:
+                start.wait(5)
+                answers.append(client.post(PAGE, fields).content.decode())
+            finally:
+                connection.close()
+
+        threads = [Thread(target=press) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(20)
+
+        assert sorted("it changed meanwhile" in answer for answer in answers) == [
+            False,
+            True,
+        ]
+        assert overrides_of(job) == ["transition.cancelled"]
+
+
+class TestSchedule:
+    FIELDS = {
+        "action": "schedule",
+        "project_id": "77",
+        "challenge_id": "",
+        "phase_id": "88",
+        "phase_type_name": "Review",
+        "project_status": "ACTIVE",
+        "state": "END",
+        "end_time": "+2h",
+        "reason": "asked by phone",
+        "confirm": "yes",
+    }
+
+    def test_by_form_makes_a_job_and_leads_to_it(self, as_role, db):
+        client = as_role("operator")
+
+        first = client.post(SCHEDULE, self.FIELDS)
+        again = client.post(SCHEDULE, {**self.FIELDS, "end_time": "+3h"})
+
+        job = ScheduledTransition.objects.get()
+        assert first.headers["Location"] == f"{JOBS}job/{job.job_id}/?done=scheduled"
+        assert job.project_id == "77"
+        assert job.operator == "operator-1"
+        assert AuditEntry.objects.get(job_id=job.job_id).reason == "asked by phone"
+        assert "scheduled already" in again.content.decode()
+
+    @pytest.mark.parametrize(
+        ("field", "value", "told"),
+        [
+            ("project_id", "x", "Project id"),
+            ("project_id", "", "Project id is required"),
+            ("phase_type_name", "", "Phase is required"),
+            ("state", "MIDDLE", "State must be START or END"),
+            ("reason", "  ", "reason must not be blank"),
+            ("end_time", "soon", "The due instant"),
+            ("end_time", "-1h", "The due instant"),
+            ("confirm", "", "confirm is required"),
+        ],
+    )
+    def test_says_what_is_wrong(self, as_role, db, field, value, told):
+        response = as_role("operator").post(SCHEDULE, {**self.FIELDS, field: value})
+
+        assert told in response.content.decode()
+        assert not ScheduledTransition.objects.exists()
+
+    def test_is_refused_to_a_viewer(self, as_role, db):
+        client = as_role("viewer")
+
+        assert client.get(SCHEDULE).status_code == 403
+        assert client.post(SCHEDULE, self.FIELDS).status_code == 403
+        assert not ScheduledTransition.objects.exists()
+
+    def test_is_where_the_list_leads_without_a_selection(self, as_role, db):
+        response = as_role("operator").post(JOBS, {"action": "schedule"})
+
+        assert response.headers["Location"] == SCHEDULE
