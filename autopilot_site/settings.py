@@ -26,6 +26,7 @@ from scheduling.conf import (
     RecoverySettings,
     SchedulerSettings,
 )
+from scheduling.live_settings import constance_config
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -36,6 +37,12 @@ SCHEDULER = read(SchedulerSettings)
 RECOVERY = read(RecoverySettings)
 MESSAGES = read(MessageSettings)
 BREAKERS = {name: read(group) for name, group in BREAKER_SETTINGS.items()}
+
+# Some may change while the processes run (scheduling.live_settings): each process looks
+# this often for what a person has set.
+LIVE_SETTINGS_SECONDS = 2.0
+CONSTANCE_BACKEND = "constance.backends.database.DatabaseBackend"
+CONSTANCE_CONFIG = constance_config([SCHEDULER, RECOVERY, *BREAKERS.values()])
 
 # --- Secrets --------------------------------------------------------------------------
 DEBUG = SITE.debug
@@ -80,6 +87,7 @@ INSTALLED_APPS = [
     "django.contrib.staticfiles",
     "django_q",
     "csp",
+    "constance",
     "django_filters",
     "rest_framework",
     "rest_framework_simplejwt.token_blacklist",

@@ -7,6 +7,7 @@ import pytest
 from django.db import connection
 from django.db.backends.sqlite3.base import DatabaseOperations
 
+from scheduling import live_settings
 from scheduling.adapters import event_publisher
 from scheduling.adapters.breakers import forget_copies
 from scheduling.adapters.challenge_service import close_challenge_service
@@ -69,6 +70,13 @@ def pytest_collection_modifyitems(items):
 def closed_breakers():
     """Let no test meet a circuit breaker that another one has opened."""
     forget_copies()
+
+
+@pytest.fixture(autouse=True)
+def _settings_of_the_environment():
+    """Forget what a test has set by hand."""
+    yield
+    live_settings.forget()
 
 
 @pytest.fixture

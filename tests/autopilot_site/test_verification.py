@@ -80,7 +80,6 @@ def publish_all(kafka):
         lane = publish.Lane(
             publisher=publisher,
             board=LaneBoard(lanes=1),
-            settings=django_settings.SCHEDULER,
         )
         return lane.run(not_before=0)
 
