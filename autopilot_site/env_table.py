@@ -30,13 +30,14 @@ GROUPS: Final[tuple[type[BaseSettings], ...]] = (
     MessageSettings,
     SiteSettings,
 )
+_LIVE: Final = " Changes while running."
 
 
 def environment_table() -> str:
     """Return the table in Markdown: a row for each variable."""
     rows = [
-        "| variable | default | allowed | changes while running | meaning |",
-        "| --- | --- | --- | --- | --- |",
+        "| variable | default | allowed | meaning |",
+        "| --- | --- | --- | --- |",
         *(row for group in GROUPS for row in _rows(group)),
     ]
     return "\n".join(rows)
@@ -65,8 +66,7 @@ def _rows(group: type[BaseSettings]) -> Iterator[str]:
             shown,
             _default(field),
             allowed(field),
-            "yes" if _is_live(group, field_name) else "",
-            field.description or "",
+            (field.description or "") + (_LIVE if _is_live(group, field_name) else ""),
         )
         yield f"| {' | '.join(_cell(cell) for cell in cells)} |"
 

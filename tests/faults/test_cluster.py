@@ -12,6 +12,7 @@ from django_q.tasks import async_task
 from scheduling.domain.actors import Role, user_actor
 from scheduling.models import AuditEntry, AuditSeal, ProcessState, ScheduledTransition
 from scheduling.services.cancel import cancel_transition
+from scheduling.services.change_settings import change_settings
 from scheduling.services.run_now import run_transition_now
 from scheduling.services.seal_proof import prove_chain
 from tests.faults.conftest import check_fired_rightly, completed, wait_completed, wait_for
@@ -92,6 +93,20 @@ class TestDebugLogging:
 
         log = (tmp_path / "cluster.log").read_text()
         assert ("claimed 1 jobs" in log) == (enabled == "true")
+
+
+class TestLiveSettings:
+    def test_reach_a_running_cluster_within_five_seconds(
+        self, start_cluster, plant, tmp_path
+    ):
+        start_cluster()
+        wanted = {"SCHEDULER_ENABLE_DEBUG_LOGGING": True}
+        admin = user_actor("ada", role=Role.ADMIN)
+
+        change_settings(wanted, actor=admin, reason="why", now=datetime.now(UTC))
+        wait_completed(plant(1, starts_in=5), seconds=15)
+
+        assert "claimed 1 jobs" in (tmp_path / "cluster.log").read_text()
 
 
 class TestChores:
