@@ -3,6 +3,7 @@
 from scheduling.admin.audit import AuditEntryAdmin
 from scheduling.admin.override_page import OverridePage
 from scheduling.admin.schedule_page import SchedulePage
+from scheduling.admin.settings_page import SettingsPage
 from scheduling.admin.transitions import ScheduledTransitionAdmin
 
 __all__ = [
@@ -10,4 +11,5 @@ __all__ = [
     "OverridePage",
     "SchedulePage",
     "ScheduledTransitionAdmin",
+    "SettingsPage",
 ]
