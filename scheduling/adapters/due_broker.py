@@ -153,10 +153,9 @@ class DueBroker(ORM):  # type: ignore[misc]  # django-q2 has no types
 
     def _due_chores(self) -> list[Task]:
         """Return the periodic chores whose time has come; one host gets each."""
-        chores: dict[str, timedelta] = {
-            **settings.CHORES,
-            CLEAN_UP_TASK: scheduler_settings().period("cleanup_interval"),
-        }
+        chores: dict[str, timedelta] = dict(settings.CHORES)
+        if CLEAN_UP_TASK in chores:
+            chores[CLEAN_UP_TASK] = scheduler_settings().period("cleanup_interval")
         often = min(interval.total_seconds() for interval in chores.values())
         every = min(often, CHORES_EVERY_SECONDS)
         if time.monotonic() < self._chores_at:
