@@ -58,6 +58,27 @@ BACK_SECONDS = 60
 _numbers = count(int(time.time() * 1000) * 1000)
 
 
+# The steps from a record's arrival to its offset, see `crashing_consumer`.
+CRASH_POINTS = {
+    "of an update": (
+        "before-handling",
+        "effect-before-inbox",
+        "inbox-before-commit",
+        "commit",
+        "before-offset",
+        "offset",
+    ),
+    "of an answer": (
+        "command-before-answer",
+        "answer-before-commit",
+        "before-dead-letter",
+        "dead-letter-before-commit",
+        "dead-letter-commit",
+    ),
+    "of the sending": ("taken-before-sending", "sent-before-marking", "marked"),
+}
+
+
 class Traffic:
     """Records of every kind, and what must have become of each in the end."""
 
@@ -269,32 +290,17 @@ class TestKilledConsumer:
         traffic.wait_handled(seconds=BACK_SECONDS + RECORDS / 50)
         traffic.check()
 
-    @pytest.mark.parametrize(
-        "point",
-        [
-            "before-handling",
-            "effect-before-inbox",
-            "inbox-before-commit",
-            "commit",
-            "command-before-answer",
-            "answer-before-commit",
-            "before-dead-letter",
-            "dead-letter-before-commit",
-            "dead-letter-commit",
-            "taken-before-sending",
-            "sent-before-marking",
-            "marked",
-            "before-offset",
-            "offset",
-        ],
-    )
-    def test_may_die_between_any_two_steps(self, point, start, traffic):
-        traffic.send(["update", "command", "garbage"])
+    @pytest.mark.timeout(300)
+    @pytest.mark.parametrize("points", CRASH_POINTS.values(), ids=CRASH_POINTS)
+    def test_may_die_between_any_two_steps(self, points, start, traffic):
+        """Each finds what the one before has left, and dies one step further on."""
+        for point in points:
+            traffic.send(["update", "command", "garbage"])
+            consumer = start(script=SCRIPT, CRASH_AT=point)
+            assert consumer.process.wait(40) == EXIT_CODE, (point, consumer.log)
 
-        first = start(script=SCRIPT, CRASH_AT=point)
-
-        assert first.process.wait(40) == EXIT_CODE, first.log
         start()
+
         traffic.wait_handled()
         traffic.check()
 

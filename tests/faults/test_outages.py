@@ -6,12 +6,11 @@ import sys
 import time
 from pathlib import Path
 
-import psutil
 import psycopg
 import pytest
 from django.db import connection
 
-from scheduling.models import AuditEntry, ScheduledTransition
+from scheduling.models import AuditEntry, CircuitBreaker, ScheduledTransition
 from scheduling.topics import PHASE_TRANSITION
 from tests.faults.conftest import (
     ROOT,
@@ -22,6 +21,7 @@ from tests.faults.conftest import (
     wait_completed,
     wait_for,
 )
+from tests.support.servers import KafkaNode, PostgresServer
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(120)]
 BACK_SECONDS = 5
@@ -37,6 +37,11 @@ def check_waited_unharmed(jobs):
     assert not failures.exists()
 
 
+def breaker_state():
+    """Return the state of the circuit breaker of publishing."""
+    return CircuitBreaker.objects.get(name="scheduler").state
+
+
 class TestKafkaDown:
     def test_for_ten_seconds_lets_all_wait_and_then_fire_in_order(
         self, start_cluster, plant, topic, embedded_kafka
@@ -47,6 +52,7 @@ class TestKafkaDown:
 
         embedded_kafka.down()
         time.sleep(10)
+        assert breaker_state() == "open"
         embedded_kafka.up()
         back = time.monotonic()
         wait_completed(jobs, seconds=BACK_SECONDS + 2)
@@ -54,6 +60,7 @@ class TestKafkaDown:
         assert time.monotonic() - back < BACK_SECONDS
         check_waited_unharmed(jobs)
         check_fired_rightly(jobs, topic, most_repeats=2)
+        wait_for(lambda: breaker_state() == "closed", seconds=40, what="the breaker")
 
     def test_at_the_start_is_waited_out(self, start_cluster, plant, topic, embedded_kafka):
         embedded_kafka.down()
@@ -105,7 +112,7 @@ class TestRealKafka:
         """Return a Kafka node of this test's own: its address, and how to end it."""
         if not os.environ.get("KAFKA_BOOTSTRAP_SERVERS"):
             pytest.skip("KAFKA_BOOTSTRAP_SERVERS is not set")
-        node = _Node(tmp_path / "kafka")
+        node = KafkaNode(tmp_path / "kafka", [f"{PHASE_TRANSITION}:1"])
         yield node
         node.kill()
 
@@ -124,6 +131,7 @@ class TestRealKafka:
 
             node.kill()
             time.sleep(outage)
+            assert breaker_state() == "open"
             node.start()
             back = time.monotonic()
             wait_completed(jobs, seconds=20)
@@ -136,46 +144,6 @@ class TestRealKafka:
             cluster.end()
 
 
-class _Node:
-    """A Kafka node that can be killed and started again on its data."""
-
-    def __init__(self, directory):
-        command = [sys.executable, ".ci/kafka/kafka.py", "run", "--dir", str(directory)]
-        command += ["--topic", f"{PHASE_TRANSITION}:1"]
-        self._starter = subprocess.Popen(
-            command, cwd=ROOT, stdout=subprocess.PIPE, text=True
-        )
-        line = self._starter.stdout.readline()
-        self.address = next(word for word in line.split() if word.startswith("127.0.0.1:"))
-        java = psutil.Process(self._starter.pid).children()[0]
-        self._command = java.cmdline()
-        self._java = java
-        self._log = directory / "again.log"
-
-    def kill(self):
-        """End it with no chance to put anything in order."""
-        if self._starter.poll() is None:
-            self._starter.kill()
-            self._starter.wait(10)
-            self._starter.stdout.close()
-        if self._java.is_running():
-            self._java.kill()
-            self._java.wait(10)
-
-    def start(self):
-        """Start it on the same data and return once it answers."""
-        with self._log.open("ab") as sink:
-            self._java = psutil.Popen(self._command, stdout=sink, stderr=sink)
-
-        def answers():
-            try:
-                return Topic(self.address)
-            except Exception:  # noqa: BLE001 -- not yet
-                return None
-
-        wait_for(answers, seconds=60, what="Kafka to answer again")
-
-
 @pytest.mark.postgres
 class TestPostgresRestarted:
     @pytest.fixture
@@ -185,7 +153,7 @@ class TestPostgresRestarted:
             pytest.skip("DATABASE_URL names no PostgreSQL")
         directory = tmp_path_factory.mktemp("server")
         _open_to_others(directory)
-        server = _Server(directory / "data")
+        server = PostgresServer(directory / "data")
         yield server
         server.stop()
 
@@ -222,41 +190,6 @@ class TestPostgresRestarted:
                 assert cluster.stop() == 0
             finally:
                 cluster.end()
-
-
-class _Server:
-    """A throw-away PostgreSQL server."""
-
-    def __init__(self, directory):
-        self._directory = directory
-        started = subprocess.run(
-            [".ci/postgres.sh", "start", str(directory)],
-            cwd=ROOT,
-            check=True,
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
-        self.url = started.stdout.strip().removeprefix("DATABASE_URL=")
-
-    def restart_at_once(self):
-        """Restart it as after a crash, and return once it takes connections."""
-        programs = max(Path("/usr/lib/postgresql").glob("*/bin"))
-        data = self._directory / "data"
-        command = [programs / "pg_ctl", "-D", data, "-m", "immediate", "-w", "restart"]
-        command += ["-l", self._directory / "again.log"]
-        if os.geteuid() == 0:
-            command = ["runuser", "-u", "postgres", "--", *command]
-        subprocess.run(command, check=True, timeout=60, cwd="/", stdout=subprocess.DEVNULL)
-        psycopg.connect(self.url.replace("postgres://", "postgresql://")).close()
-
-    def stop(self):
-        subprocess.run(
-            [".ci/postgres.sh", "stop", str(self._directory)],
-            cwd=ROOT,
-            timeout=60,
-            check=True,
-        )
 
 
 def _open_to_others(directory):

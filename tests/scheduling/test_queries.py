@@ -103,7 +103,8 @@ class TestListJobs:
             phase_type_name="Sign-up a%b_c",
             job_id="job-9771",
         )
-        make_job(now=now, job_id="other", phase_type_name="aXbYc")
+        other = {"job_id": "other", "project_id": "1", "phase_id": "2"}
+        make_job(now=now, phase_type_name="aXbYc", **other)
 
         assert ids(search=text) == ids_of(job)
 
