@@ -449,6 +449,15 @@ def recovery_settings() -> RecoverySettings:
     return in_force(conf)
 
 
+def recovery_settings_at_start() -> RecoverySettings:
+    """Return what the environment says: for what only a restart changes.
+
+    Checks and starts must not ask a database that may not be there yet.
+    """
+    conf: RecoverySettings = settings.RECOVERY
+    return conf
+
+
 def age_limit() -> timedelta:
     """Return how long overdue a job may be and still fire by itself."""
     return recovery_settings().max_phase_age
