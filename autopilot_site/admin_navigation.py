@@ -72,7 +72,7 @@ NAVIGATION: tuple[tuple[str, tuple[Item, ...]], ...] = (
     (
         "Administration",
         (
-            Item(title="Settings", url_name="constance_config_changelist", icon="settings"),
+            Item(title="Settings", url_name="settings", icon="settings"),
             Item(
                 title="Users",
                 url_name="auth_user_changelist",

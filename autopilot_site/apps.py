@@ -1,19 +1,37 @@
 """The composition root as an app, and the admin on our own site."""
 
-from django.apps import AppConfig, apps
+import logging
+
+from django.apps import AppConfig
+from django.conf import settings
 from django.contrib import admin
 from django.contrib.admin.apps import AdminConfig
 from typing_extensions import override
 
+from scheduling.conf import scheduler_settings
+from scheduling.live_settings import on_change
+
 # django-q2's pages execute code from a row (pickle) and from a form; simplejwt's show
-# tokens that are still valid.
-APPS_WITHOUT_PAGES = ("django_q", "token_blacklist")
+# tokens that are still valid; constance's knows no reason and leaves no audit entry.
+APPS_WITHOUT_PAGES = ("django_q", "token_blacklist", "constance")
 
 
 class AutopilotSiteConfig(AppConfig):
     """Holds what looks at everything: `up`, `verify`, `benchmark`."""
 
     name = "autopilot_site"
+
+    @override
+    def ready(self) -> None:
+        """Follow the one setting that is in force in Python's logging."""
+        on_change(set_log_level)
+
+
+def set_log_level() -> None:
+    """Let our own loggers write debug lines, or not, as the settings in force say."""
+    is_debugging = scheduler_settings().enable_debug_logging
+    level = "DEBUG" if is_debugging else settings.SITE.log_level
+    logging.getLogger("autopilot").setLevel(level)
 
 
 class RoleAdminConfig(AdminConfig):
@@ -25,7 +43,7 @@ class RoleAdminConfig(AdminConfig):
     def ready(self) -> None:
         """Find every app's pages, then take away those that nobody may have."""
         super().ready()
-        for label in APPS_WITHOUT_PAGES:
-            for model in apps.get_app_config(label).get_models():
-                if admin.site.is_registered(model):
-                    admin.site.unregister(model)
+        # Not by the apps' models: constance's page belongs to none.
+        for model in list(admin.site._registry):  # noqa: SLF001
+            if model._meta.app_label in APPS_WITHOUT_PAGES:
+                admin.site.unregister([model])

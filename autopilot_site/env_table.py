@@ -18,6 +18,7 @@ from scheduling.conf import (
     RecoverySettings,
     SchedulerSettings,
 )
+from scheduling.live_settings import LiveGroup
 
 README: Final = Path(__file__).resolve().parent.parent / "README.md"
 BEGIN: Final = "<!-- environment: written by `make readme` -->"
@@ -29,10 +30,11 @@ GROUPS: Final[tuple[type[BaseSettings], ...]] = (
     MessageSettings,
     SiteSettings,
 )
+_LIVE: Final = " Changes while running."
 
 
 def environment_table() -> str:
-    """Return the table in Markdown: name, default, what is allowed, meaning."""
+    """Return the table in Markdown: a row for each variable."""
     rows = [
         "| variable | default | allowed | meaning |",
         "| --- | --- | --- | --- |",
@@ -60,8 +62,20 @@ def _rows(group: type[BaseSettings]) -> Iterator[str]:
     for field_name, field in group.model_fields.items():
         name = (prefix + field_name).upper()
         shown = f"`{name}`" + (f", `{name}_FILE`" if name in SECRETS else "")
-        cells = (shown, _default(field), allowed(field), field.description or "")
+        cells = (
+            shown,
+            _default(field),
+            allowed(field),
+            (field.description or "") + (_LIVE if _is_live(group, field_name) else ""),
+        )
         yield f"| {' | '.join(_cell(cell) for cell in cells)} |"
+
+
+def _is_live(group: type[BaseSettings], field_name: str) -> bool:
+    """Tell whether a person may change a variable's value while the processes run."""
+    if not issubclass(group, LiveGroup) or group is MessageSettings:
+        return False
+    return field_name not in group.restart_only
 
 
 def _cell(text: str) -> str:

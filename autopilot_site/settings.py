@@ -26,6 +26,7 @@ from scheduling.conf import (
     RecoverySettings,
     SchedulerSettings,
 )
+from scheduling.live_settings import constance_config
 from scheduling.log_context import add_ids, keep_secret
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -37,6 +38,12 @@ SCHEDULER = read(SchedulerSettings)
 RECOVERY = read(RecoverySettings)
 MESSAGES = read(MessageSettings)
 BREAKERS = {name: read(group) for name, group in BREAKER_SETTINGS.items()}
+
+# Some may change while the processes run (scheduling.live_settings): each process looks
+# this often for what a person has set.
+LIVE_SETTINGS_SECONDS = 2.0
+CONSTANCE_BACKEND = "constance.backends.database.DatabaseBackend"
+CONSTANCE_CONFIG = constance_config([SCHEDULER, RECOVERY, *BREAKERS.values()])
 
 # --- Secrets --------------------------------------------------------------------------
 DEBUG = SITE.debug
@@ -81,6 +88,7 @@ INSTALLED_APPS = [
     "django.contrib.staticfiles",
     "django_q",
     "csp",
+    "constance",
     "django_filters",
     "rest_framework",
     "rest_framework_simplejwt.token_blacklist",
@@ -253,6 +261,7 @@ CHORES = {
     "scheduling.tasks.send_outgoing": timedelta(seconds=10),
     "scheduling.tasks.forget_old_answers": timedelta(hours=1),
     "scheduling.tasks.forget_old_batches": timedelta(hours=1),
+    "scheduling.tasks.forget_old_rows": timedelta(hours=1),
     "recovery.tasks.expire_overdue": timedelta(seconds=60),
     "autopilot_site.tasks.settle_totals": timedelta(seconds=10),
 }
@@ -260,9 +269,12 @@ if SITE.challenge_service_url or RECOVERY.challenge_service_mock_mode:
     CHORES["scheduling.tasks.read_marked_challenges"] = timedelta(seconds=5)
 # What runs in a process of its own beside each cluster: called with an event that says
 # when to stop.
-CLUSTER_COMPANIONS = ["scheduling.adapters.heartbeat.attend"]
-if RECOVERY.enabled:
-    CLUSTER_COMPANIONS.append("recovery.caretaker.attend")
+CLUSTER_COMPANIONS = [
+    "scheduling.adapters.heartbeat.attend",
+    *(["recovery.caretaker.attend"] if RECOVERY.enabled else []),
+    "scheduling.sealer.attend",
+    "autopilot_site.verification.watch.attend",
+]
 # Who is told of trouble, and from when on an overdue job is some.
 ALERTS: dict[str, Any] = {
     "urls": SITE.autopilot_alert_urls.get_secret_value().split(),

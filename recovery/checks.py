@@ -7,7 +7,7 @@ from django.core.checks import CheckMessage, Error, register
 from django.core.exceptions import ImproperlyConfigured
 
 from recovery.strategies import decider
-from scheduling.conf import recovery_settings
+from scheduling.conf import recovery_settings_at_start
 
 
 @register
@@ -16,7 +16,7 @@ def check_strategies(
 ) -> list[CheckMessage]:
     """Refuse strategies that can't be imported, before something is overdue."""
     try:
-        decider(recovery_settings())
+        decider(recovery_settings_at_start())
     except ImproperlyConfigured as error:
         return [Error(str(error), id="recovery.E001")]
     return []

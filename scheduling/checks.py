@@ -9,7 +9,7 @@ from django.core.checks import Warning as CheckWarning
 from django.core.exceptions import ImproperlyConfigured
 
 from scheduling.adapters.event_publisher import publisher_class
-from scheduling.conf import recovery_settings
+from scheduling.conf import recovery_settings_at_start
 from scheduling.services.routes import routes
 
 # What passes between the hand-over of a task and the start of its timeout.
@@ -58,7 +58,7 @@ def check_challenges_are_real(
     app_configs: Sequence[Any] | None, **kwargs: object
 ) -> list[CheckMessage]:
     """Warn of mock mode in production: events of sample challenges go out."""
-    if settings.DEBUG or not recovery_settings().challenge_service_mock_mode:
+    if settings.DEBUG or not recovery_settings_at_start().challenge_service_mock_mode:
         return []
     return [
         CheckWarning(

@@ -11,9 +11,10 @@ from typing import Annotated, ClassVar, Final, cast
 
 from django.conf import settings
 from pydantic import Field, ValidationInfo, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import NoDecode, SettingsConfigDict
 
 from scheduling.domain.retry import RetryPolicy
+from scheduling.live_settings import LiveGroup, in_force
 from scheduling.topics import (
     ALL_TOPICS,
     CONSUMED_TOPICS,
@@ -27,7 +28,7 @@ LONGEST_MS = 315_360_000_000
 SHORTEST_INTERVAL_MS = 1_000
 
 
-class _Settings(BaseSettings):
+class _Settings(LiveGroup):
     """A group of variables that stands in Django's settings."""
 
     # Django looks for it at each access, and pydantic is slow to say that it is missing.
@@ -40,6 +41,8 @@ class SchedulerSettings(_Settings):
     model_config = SettingsConfigDict(
         env_prefix="SCHEDULER_", frozen=True, extra="ignore", hide_input_in_errors=False
     )
+    # The producer's and django-q2's own timeouts are made from it.
+    restart_only = frozenset({"job_timeout"})
 
     job_timeout: int = Field(
         60_000,
@@ -149,6 +152,17 @@ class RecoverySettings(_Settings):
     """
 
     model_config = SettingsConfigDict(env_prefix="RECOVERY_", frozen=True, extra="ignore")
+    # Which processes and chores there are hangs on two of them; and what is run as code
+    # is named by whoever owns the hosts.
+    restart_only = frozenset(
+        {
+            "enabled",
+            "challenge_service_mock_mode",
+            "overdue_strategy",
+            "too_old_strategy",
+            "unprocessed_strategy",
+        }
+    )
 
     enabled: bool = Field(
         default=True,
@@ -419,7 +433,7 @@ def breaker_settings(name: str) -> BreakerSettings:
         KeyError: There is no such breaker.
     """
     conf: Mapping[str, BreakerSettings] = settings.BREAKERS
-    return conf[name]
+    return in_force(conf[name])
 
 
 def message_settings() -> MessageSettings:
@@ -439,11 +453,20 @@ def used_topics() -> tuple[str, ...]:
 def scheduler_settings() -> SchedulerSettings:
     """Return the settings in force."""
     conf: SchedulerSettings = settings.SCHEDULER
-    return conf
+    return in_force(conf)
 
 
 def recovery_settings() -> RecoverySettings:
     """Return the settings in force."""
+    conf: RecoverySettings = settings.RECOVERY
+    return in_force(conf)
+
+
+def recovery_settings_at_start() -> RecoverySettings:
+    """Return what the environment says: for what only a restart changes.
+
+    Checks and starts must not ask a database that may not be there yet.
+    """
     conf: RecoverySettings = settings.RECOVERY
     return conf
 

@@ -5,6 +5,7 @@ from scheduling.adapters.event_publisher import process_publisher
 from scheduling.adapters.rate_counter import forget_old_windows
 from scheduling.services import (
     adjustment_batches,
+    forget_rows,
     idempotency,
     outgoing,
     publish,
@@ -45,6 +46,11 @@ def flush_tokens() -> int:
     """Forget the tokens that have expired by themselves, and counts that are over."""
     forget_old_windows()
     return token_families.flush(now=database_now())
+
+
+def forget_old_rows() -> int:
+    """Delete what is kept for a while only, and belongs to nothing else."""
+    return forget_rows.forget_old_rows(now=database_now())
 
 
 def read_marked_challenges() -> int:

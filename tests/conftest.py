@@ -1,6 +1,5 @@
 """What every test may ask for: an instant, actors, a database address, a Kafka cluster."""
 
-import importlib
 import os
 from datetime import UTC, datetime
 
@@ -8,6 +7,7 @@ import pytest
 from django.db import connection
 from django.db.backends.sqlite3.base import DatabaseOperations
 
+from scheduling import live_settings
 from scheduling.adapters import event_publisher
 from scheduling.adapters.breakers import forget_copies
 from scheduling.adapters.challenge_service import close_challenge_service
@@ -16,15 +16,19 @@ from scheduling.adapters.topics_admin import ensure_topics
 from scheduling.domain.actors import Role, cli_actor, user_actor
 from scheduling.topics import ALL_TOPICS
 from tests.support.challenge_service import ScriptedChallengeService
+from tests.support.tampering import GUARDS
 
-_triggers = importlib.import_module("scheduling.migrations.0002_refuse_audit_changes")
+_DROP, _CREATE = (
+    [line for guard in GUARDS for line in getattr(guard, name)["sqlite"]]
+    for name in ("DROP", "CREATE")
+)
 _sqlite_flush = DatabaseOperations.sql_flush
 
 
 def _flush_past_the_triggers(self, style, tables, **kwargs):
     """Empty the tables between tests: only here may the audit be emptied."""
     statements = _sqlite_flush(self, style, tables, **kwargs)
-    return [*_triggers.DROP["sqlite"], *statements, *_triggers.CREATE["sqlite"]]
+    return [*_DROP, *statements, *_CREATE]
 
 
 DatabaseOperations.sql_flush = _flush_past_the_triggers
@@ -69,6 +73,13 @@ def pytest_collection_modifyitems(items):
 def closed_breakers():
     """Let no test meet a circuit breaker that another one has opened."""
     forget_copies()
+
+
+@pytest.fixture(autouse=True)
+def _settings_of_the_environment():
+    """Forget what a test has set by hand."""
+    yield
+    live_settings.forget()
 
 
 @pytest.fixture

@@ -18,3 +18,5 @@ if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 # Each test client starts the middleware anew: it must not list every static file.
 WHITENOISE_AUTOREFRESH = True
+# What a test sets is looked for when it is set, and forgotten with the test.
+LIVE_SETTINGS_SECONDS = None

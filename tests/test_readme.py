@@ -86,7 +86,7 @@ class TestEnvironmentTable:
 
         assert (
             "| `SCHEDULER_MAX_RETRIES` | `3` | 0 to 100 | Attempts after the first; only "
-            "a refused record or a job timeout uses one up. |"
+            "a refused record or a job timeout uses one up. Changes while running. |"
         ) in rows
 
     def test_names_the_file_form_of_a_secret(self):

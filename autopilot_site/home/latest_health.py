@@ -1,11 +1,12 @@
 """The newest reading of health, at hand: a page must not wait for a broker's silence."""
 
 import threading
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Final
 
 from autopilot_site.health.judgement import Health
-from autopilot_site.health.reading import SharedReader, shared_reader
+from autopilot_site.health.reading import shared_health
 
 # A reading so old is read anew, behind the page's back.
 FRESH: Final = timedelta(seconds=4)
@@ -14,10 +15,14 @@ STALE: Final = timedelta(seconds=20)
 
 
 class LatestHealth:
-    """Gives the newest reading, and sees to the next one."""
+    """Gives the newest reading, and sees to the next one.
 
-    def __init__(self, reader: SharedReader = shared_reader) -> None:
-        self._reader = reader
+    Args:
+        read: Reads for a bounded time, given this host's instant as `now`.
+    """
+
+    def __init__(self, read: Callable[..., Health] = shared_health) -> None:
+        self._ask = read
         self._lock = threading.Lock()
         self._newest: Health | None = None
         self._is_reading = False
@@ -34,7 +39,7 @@ class LatestHealth:
 
     def _read_now(self, now: datetime) -> Health:
         """Wait for a reading, for a bounded time."""
-        found = self._reader.read(now=now)
+        found = self._ask(now=now)
         self._newest = found
         return found
 

@@ -34,13 +34,17 @@ clean-up left it whole in the audit.
     audit tells; each entry has actor and role, a person's override a reason; no row is
     without entries, no entries are without a row or archive. Each record that was set
     aside has its dead letter.
-9.  The audit is whole. The database refuses UPDATE and DELETE of it (both are tried, and
-    undone where they worked).
+9.  The audit is whole. The database refuses UPDATE and DELETE of it and of its seals
+    (both are tried, and undone where they worked). Each seal is chained to the one before
+    it, no seal is missing, and the entries that it covers hash to what it says: none was
+    changed, taken away, or slipped in. While a process that seals is at work, nothing
+    stays unsealed for more than a minute; what is not sealed yet is counted as skipped.
 10. Stale hands are powerless. One live job per transition; no claim of a job that was
     not scheduled, and nothing done to a job by a hand that held it no more.
 
 With `since`, 1 to 3, 6, 8 and 10 look at the jobs that changed since then, with their
-whole history, and at all live ones; 4 and 5 at what was completed or written since then.
+whole history, and at all live ones; 4 and 5 at what was completed or written since then;
+9 at the seals made since then.
 A row changed behind the product's back without its `updated_at` is found by a run
 without `since` only.
 """
@@ -64,6 +68,7 @@ from autopilot_site.verification.report import (
     Report,
     Violation,
 )
+from autopilot_site.verification.seal_checks import check_seals
 from autopilot_site.verification.topic_checks import check_topic, read_records
 from autopilot_site.verification.workspace import Workspace
 from scheduling.adapters.topic_reader import TopicReader
@@ -96,6 +101,7 @@ def verify(
             check_silence(report, workspace, now=now, most_shown=most_shown)
             check_records(report, now=now, most_shown=most_shown)
             check_audit_is_guarded(report)
+            check_seals(report.invariants[9], now=now, since=since, most_shown=most_shown)
             if reader is not None:
                 _check_topic(
                     report,

@@ -3,16 +3,18 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import product
 
 from django.conf import settings
 from django.db import Error as DatabaseError
 from django.db import OperationalError, connection, transaction
+from django.db.models import Model
 
 from autopilot_site.verification.report import Invariant, Report, Violation
-from autopilot_site.verification.workspace import AUDIT, Workspace
+from autopilot_site.verification.workspace import Workspace
 from scheduling.adapters.event_publisher import process_publisher
 from scheduling.conf import age_limit
-from scheduling.models import AuditEntry
+from scheduling.models import AuditEntry, AuditSeal
 
 # Overdue by more is silence, not work in hand.
 GRACE = timedelta(seconds=30)
@@ -22,6 +24,8 @@ EXPIRY_GRACE = timedelta(minutes=3)
 # publisher estimates between two looks at the database's clock.
 CLOCK_ESTIMATE_SECONDS = 0.05
 BROKER_SECONDS = 3.0
+# What nobody may change, and what it is called.
+_GUARDED: dict[type[Model], str] = {AuditEntry: "the audit", AuditSeal: "the seals"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -335,37 +339,38 @@ def note(
 
 # Each would change nothing, or is taken back. PostgreSQL's trigger fires without a row.
 _FORBIDDEN = {
-    "UPDATE": f"UPDATE {AUDIT} SET role = role WHERE id = (SELECT max(id) FROM {AUDIT})",  # noqa: S608
-    "DELETE": f"DELETE FROM {AUDIT} WHERE id = (SELECT max(id) FROM {AUDIT})",  # noqa: S608
+    "UPDATE": "UPDATE {0} SET {1} = {1} WHERE {1} = (SELECT max({1}) FROM {0})",
+    "DELETE": "DELETE FROM {0} WHERE {1} = (SELECT max({1}) FROM {0})",
 }
 
 
 def check_audit_is_guarded(report: Report) -> None:
-    """Try to change and to delete an audit entry, and take it back where it worked."""
+    """Try to change and to delete an audit entry and a seal; take back what worked."""
     invariant = report.invariants[9]
-    for verb, sql in _FORBIDDEN.items():
+    for (model, name), verb in product(_GUARDED.items(), _FORBIDDEN):
         try:
-            is_refused = _is_refused(verb, sql)
+            is_refused = _is_refused(verb, model)
         except OperationalError as error:
-            invariant.unchecked.append(f"{verb} could not be tried: {error}")
+            invariant.unchecked.append(f"{verb} of {name} could not be tried: {error}")
             continue
         invariant.checked += 1
         if not is_refused:
             invariant.violation_count += 1
             invariant.violations.append(
-                Violation(job_id=None, detail=f"the database allows {verb} of the audit")
+                Violation(job_id=None, detail=f"the database allows {verb} of {name}")
             )
 
 
-def _is_refused(verb: str, sql: str) -> bool:
+def _is_refused(verb: str, model: type[Model]) -> bool:
     """Tell whether the database refuses the statement; its effect is undone."""
+    table = model._meta.db_table
     # SQLite's triggers fire for rows only.
-    if connection.vendor == "sqlite" and not AuditEntry.objects.exists():
-        return _has_sqlite_trigger(verb)
+    if connection.vendor == "sqlite" and not model._default_manager.exists():
+        return _has_sqlite_trigger(verb, table)
     try:
         with transaction.atomic():
             with connection.cursor() as cursor:
-                cursor.execute(sql)
+                cursor.execute(_FORBIDDEN[verb].format(table, model._meta.pk.column))
             transaction.set_rollback(True)
     except OperationalError:
         raise
@@ -374,12 +379,12 @@ def _is_refused(verb: str, sql: str) -> bool:
     return False
 
 
-def _has_sqlite_trigger(verb: str) -> bool:
+def _has_sqlite_trigger(verb: str, table: str) -> bool:
     """Tell whether the schema has a trigger against the verb."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'trigger'"
             " AND tbl_name = %s AND sql LIKE %s)",
-            [AUDIT, f"%BEFORE {verb}%RAISE(ABORT%"],
+            [table, f"%BEFORE {verb}%RAISE(ABORT%"],
         )
         return bool(cursor.fetchone()[0])

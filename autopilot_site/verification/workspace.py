@@ -196,6 +196,8 @@ class Workspace:
         elif connection.vendor == "postgresql":
             with transaction.atomic():
                 self.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+                # Of the few large sorts none has to go through a file.
+                self.execute("SET LOCAL work_mem = '64MB'")
                 self._fill()
                 yield
         else:

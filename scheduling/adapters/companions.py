@@ -5,11 +5,11 @@ dies: the cluster fires on without it.
 """
 
 import logging
-import multiprocessing
+import os
+import select
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from multiprocessing.synchronize import Event
 from typing import Final
 
 from django import db
@@ -26,12 +26,35 @@ GOOD_LIFE_SECONDS: Final = 60.0
 STOP_SECONDS: Final = 10.0
 
 
+class StopSignal:
+    """Says once to all processes that have it that they are to stop.
+
+    multiprocessing's own event waits for each of its waiters when it is set, for ever
+    where one of them was killed.
+    """
+
+    def __init__(self) -> None:
+        self._reader, self._writer = os.pipe2(os.O_CLOEXEC)
+
+    def set(self) -> None:
+        """Say it; nobody ever reads it away."""
+        os.write(self._writer, b".")
+
+    def is_set(self) -> bool:
+        """Tell whether it was said."""
+        return self.wait(0.0)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait for it, at the most so many seconds; tell whether it was said."""
+        return bool(select.select([self._reader], [], [], timeout)[0])
+
+
 @dataclass
 class Companion:
-    """One of them: a function that works until its event is set, by dotted path."""
+    """One of them: a function that works until it is told to stop, by dotted path."""
 
     path: str
-    stop: Event = field(default_factory=lambda: multiprocessing.get_context("fork").Event())
+    stop: StopSignal = field(default_factory=StopSignal)
     process: BoundProcess | None = None
     started_at: float = 0.0
     wait: float = FIRST_WAIT_SECONDS
@@ -39,7 +62,7 @@ class Companion:
 
     def start(self) -> None:
         """Fork it."""
-        work: Callable[[Event], None] = import_string(self.path)
+        work: Callable[[StopSignal], None] = import_string(self.path)
         # No connection may pass through a fork.
         db.connections.close_all()
         self.process = BoundProcess(

@@ -31,7 +31,7 @@ from scheduling.adapters.lanes import current_board
 from scheduling.adapters.look import Look, look
 from scheduling.adapters.vitals import process_vitals
 from scheduling.adapters.wake import CHANNEL
-from scheduling.conf import age_limit
+from scheduling.conf import age_limit, scheduler_settings
 from scheduling.models import Housekeeping
 
 logger = logging.getLogger("autopilot.due_broker")
@@ -48,6 +48,8 @@ FIRST_BARREN_WAIT_SECONDS = 0.02
 LONGEST_BARREN_WAIT_SECONDS = 0.5
 DATABASE_DOWN_WAIT_SECONDS = (0.2, 0.5, 1.0, 2.0)
 PUBLISH_TASK = "scheduling.tasks.publish_due"
+# Its interval may change while the cluster runs.
+CLEAN_UP_TASK = "scheduling.tasks.clean_up"
 # How often the chores' table is asked, at the most.
 CHORES_EVERY_SECONDS = 5.0
 # After one that was due the next one gets its turn so soon.
@@ -151,7 +153,9 @@ class DueBroker(ORM):  # type: ignore[misc]  # django-q2 has no types
 
     def _due_chores(self) -> list[Task]:
         """Return the periodic chores whose time has come; one host gets each."""
-        chores: dict[str, timedelta] = settings.CHORES
+        chores: dict[str, timedelta] = dict(settings.CHORES)
+        if CLEAN_UP_TASK in chores:
+            chores[CLEAN_UP_TASK] = scheduler_settings().period("cleanup_interval")
         often = min(interval.total_seconds() for interval in chores.values())
         every = min(often, CHORES_EVERY_SECONDS)
         if time.monotonic() < self._chores_at:

@@ -8,6 +8,7 @@ from scheduling.admin.cluster import Cluster
 from scheduling.admin.dead_letters import DeadLetterAdmin
 from scheduling.admin.override_page import OverridePage
 from scheduling.admin.schedule_page import SchedulePage
+from scheduling.admin.settings_page import SettingsPage
 from scheduling.admin.transitions import ScheduledTransitionAdmin
 
 __all__ = [
@@ -21,4 +22,5 @@ __all__ = [
     "ScheduleAdjustment",
     "SchedulePage",
     "ScheduledTransitionAdmin",
+    "SettingsPage",
 ]

@@ -10,6 +10,7 @@ from scheduling.api import (
     challenge_views,
     dead_letter_views,
     overrides,
+    settings_views,
     stats_views,
     token_views,
     views,
@@ -83,5 +84,6 @@ urlpatterns = [
         breaker_views.BreakerReset.as_view(),
         name="circuit-breaker-reset",
     ),
+    path("settings/", settings_views.Settings.as_view(), name="settings"),
     path("stats/", stats_views.Stats.as_view(), name="stats"),
 ]

@@ -28,10 +28,11 @@ class Operation(StrEnum):
     RECOVER = "recover"
     EXPIRE = "expire"
     RESET_BREAKER = "reset_breaker"
+    CHANGE_SETTINGS = "change_settings"
 
 
 _ADMIN = frozenset(Operation) - {Operation.EXPIRE}
-_OPERATOR = _ADMIN - {Operation.RESET_BREAKER}
+_OPERATOR = _ADMIN - {Operation.RESET_BREAKER, Operation.CHANGE_SETTINGS}
 ALLOWED_OPERATIONS: dict[Role, frozenset[Operation]] = {
     Role.VIEWER: frozenset({Operation.VIEW}),
     Role.OPERATOR: _OPERATOR,

@@ -3,6 +3,7 @@
 from scheduling.models.adjustment_batch import AdjustmentBatch
 from scheduling.models.alert import Alert, Notification
 from scheduling.models.audit_entry import AuditEntry
+from scheduling.models.audit_seal import AuditSeal
 from scheduling.models.challenge import Challenge, Phase
 from scheduling.models.circuit_breaker import CircuitBreaker
 from scheduling.models.dead_letter import DeadLetter
@@ -16,11 +17,13 @@ from scheduling.models.revoked_token_family import RevokedTokenFamily
 from scheduling.models.running_total import RunningTotal
 from scheduling.models.scheduled_transition import ScheduledTransition
 from scheduling.models.settled_transition import SettledTransition
+from scheduling.models.verification_result import VerificationResult
 
 __all__ = [
     "AdjustmentBatch",
     "Alert",
     "AuditEntry",
+    "AuditSeal",
     "Challenge",
     "CircuitBreaker",
     "DeadLetter",
@@ -36,4 +39,5 @@ __all__ = [
     "RunningTotal",
     "ScheduledTransition",
     "SettledTransition",
+    "VerificationResult",
 ]

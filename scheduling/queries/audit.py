@@ -49,27 +49,42 @@ def list_audit(filters: Mapping[str, Any]) -> QuerySet[AuditEntry]:
     return AuditEntry.objects.filter(condition).order_by("-at", "-id")
 
 
-def read_whole(entries: QuerySet[AuditEntry]) -> Iterator[AuditEntry]:
+def newest_entry() -> int:
+    """Return the highest id of all entries, 0 without any."""
+    # Over all entries: the highest key of those that match would have to be searched.
+    return AuditEntry.objects.aggregate(newest=Max("id"))["newest"] or 0
+
+
+def read_whole(
+    entries: QuerySet[AuditEntry],
+    *,
+    newest: int | None = None,
+    after: AuditEntry | None = None,
+) -> Iterator[AuditEntry]:
     """Yield all of the entries, the oldest first, with `CHUNK` of them in memory.
 
     Each chunk is a query of its own that goes on where the last one ended. A cursor kept
     open would make the server put all that matches aside first, or would hold a
     transaction open for as long as a slow client reads. What is written meanwhile is
     left out; nothing that stands can change.
+
+    Args:
+        newest: No entries with a higher id than this; by default the newest of now.
+        after: Go on behind this entry.
     """
-    # Over all entries: the highest key of those that match would have to be searched.
-    newest = AuditEntry.objects.aggregate(newest=Max("id"))["newest"]
-    rest = entries.filter(id__lte=newest or 0).order_by("at", "id")
-    chunk = list(rest[:CHUNK])
-    while chunk:
+    newest = newest_entry() if newest is None else newest
+    rest = entries.filter(id__lte=newest).order_by("at", "id")
+    while chunk := list((_following(rest, after) if after else rest)[:CHUNK]):
         yield from chunk
         if len(chunk) < CHUNK:
             return
-        last = chunk[-1]
-        # The first condition is the one that an index serves.
-        is_later = Q(at__gt=last.at) | Q(id__gt=last.pk)
-        following = rest.filter(at__gte=last.at).filter(is_later)
-        chunk = list(following[:CHUNK])
+        after = chunk[-1]
+
+
+def _following(rest: QuerySet[AuditEntry], last: AuditEntry) -> QuerySet[AuditEntry]:
+    """Return what stands behind an entry."""
+    # The first condition is the one that an index serves.
+    return rest.filter(at__gte=last.at).filter(Q(at__gt=last.at) | Q(id__gt=last.pk))
 
 
 def show_audit_entry(entry: AuditEntry) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from scheduling.queries.audit import AUDIT_COLUMNS, show_audit_entry
 
 # Entries that are written at once: some tens of kilobytes.
 _PIECE = 200
+EMPTY_ARRAY = b"[]\n"
 # With these a spreadsheet takes a cell for a formula (OWASP, "CSV Injection"). Some skip
 # the white space before them.
 _FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r", "\n")
@@ -45,7 +46,7 @@ def write_json(entries: Iterable[AuditEntry]) -> Iterator[bytes]:
         lines = ",".join(f"\n{_json(show)}" for show in piece)
         yield f"{separator}{lines}".encode()
         separator = ","
-    yield b"[]\n" if separator == "[" else b"\n]\n"
+    yield EMPTY_ARRAY if separator == "[" else b"\n]\n"
 
 
 # By the name of the format: its media type and what writes it.

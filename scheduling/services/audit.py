@@ -45,6 +45,7 @@ ACTIONS = frozenset(
         "breaker.half_opened",
         "breaker.closed",
         "breaker.reset",
+        "settings.changed",
     }
 )
 
@@ -239,6 +240,21 @@ def record_breaker_reset(
     """Write that a person closed a circuit breaker."""
     _write(
         "breaker.reset",
+        actor=actor.name,
+        role=actor.role,
+        now=now,
+        changes=changes,
+        reason=reason,
+        request_id=actor.request_id,
+    )
+
+
+def record_setting(
+    *, actor: Actor, now: datetime, changes: dict[str, Any], reason: str
+) -> None:
+    """Write that a person changed a setting of the running system."""
+    _write(
+        "settings.changed",
         actor=actor.name,
         role=actor.role,
         now=now,

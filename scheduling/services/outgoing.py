@@ -24,6 +24,7 @@ from scheduling.domain.errors import ServiceUnavailableError
 from scheduling.messages import LONGEST_TRUNCATED_KEY, MIME_TYPE, write_dead_letter
 from scheduling.models import OutgoingRecord as Row
 from scheduling.services.broker_gate import BrokerGate
+from scheduling.services.forget import forget
 
 logger = logging.getLogger("autopilot.outgoing")
 
@@ -121,8 +122,8 @@ def forget_sent(*, now: datetime) -> int:
     Answers are kept as long as completed jobs, for whoever asks what was answered.
     """
     horizon = now - scheduler_settings().period("max_completed_job_age")
-    deleted, _ = Row.objects.filter(acknowledged_at__lt=horizon).delete()
-    return deleted
+    sent = Row.objects.filter(acknowledged_at__lt=horizon)
+    return forget(sent, order_by="acknowledged_at", size=LARGEST_BATCH)
 
 
 class _Searched:

@@ -20,7 +20,7 @@ from scheduling.adapters.lanes import LaneBoard, current_board
 from scheduling.adapters.look import Look, look
 from scheduling.adapters.owner import Owner
 from scheduling.adapters.vitals import process_vitals
-from scheduling.conf import SchedulerSettings, age_limit, scheduler_settings
+from scheduling.conf import age_limit, scheduler_settings
 from scheduling.services.batch import DATABASE_RETRY_SECONDS, Batch, log_ids
 from scheduling.services.broker_gate import BrokerGate
 
@@ -49,11 +49,9 @@ class Lane:
         *,
         publisher: EventPublisher,
         board: LaneBoard,
-        settings: SchedulerSettings,
     ) -> None:
         self._publisher = publisher
         self._board = board
-        self._settings = settings
         self._closes_at = time.monotonic() + LANE_SECONDS
         self._gate = BrokerGate(publisher)
         self.published = 0
@@ -82,7 +80,7 @@ class Lane:
         batch.publish(
             self._publisher,
             board=self._board,
-            settings=self._settings,
+            settings=scheduler_settings(),
             while_held=self._gate.hold,
         )
         # What is taken back on a stop says nothing of the broker.
@@ -160,7 +158,7 @@ class Lane:
             owner=Owner.current(),
             # A trial must not cost many jobs an entry of their audit each.
             limit=TRIAL_BATCH if self._gate.is_trial else min(LARGEST_BATCH, self._share),
-            most_running=self._settings.max_concurrent_jobs,
+            most_running=scheduler_settings().max_concurrent_jobs,
             age_limit=age_limit(),
         )
 
@@ -171,7 +169,7 @@ class Lane:
         A part, so that the neighbours publish while it commits; all that may run, where
         a neighbour found nothing that it could claim beside it.
         """
-        most = self._settings.max_concurrent_jobs
+        most = scheduler_settings().max_concurrent_jobs
         return most if self._board.barren_lanes else max(1, most // self._board.lanes)
 
     def _wait_for_next(self) -> bool:
@@ -210,7 +208,7 @@ class Lane:
         The lines of a batch differ in their values only: what else a record holds, down to
         the place in the code, is found out once.
         """
-        if not (self._settings.log_job_details and logger.isEnabledFor(logging.INFO)):
+        if not (scheduler_settings().log_job_details and logger.isEnabledFor(logging.INFO)):
             return
         line = logger.makeRecord(logger.name, logging.INFO, __file__, 0, _FIRED, (), None)
         for ack in batch.acknowledged:
@@ -240,9 +238,7 @@ def publish_due(*, not_before: float) -> int:
     """Run one lane from that instant (epoch seconds) on; return how many it published."""
     board = current_board()
     with board.running_lane():
-        lane = Lane(
-            publisher=process_publisher(), board=board, settings=scheduler_settings()
-        )
+        lane = Lane(publisher=process_publisher(), board=board)
         try:
             return lane.run(not_before=not_before)
         finally:

@@ -46,7 +46,9 @@ def run_transition_now(
     reason = read_reason(reason)
     while True:
         # What can't be run whatever the topic says is refused without asking it.
-        _check_runnable(get_job(job_id))
+        job = get_job(job_id)
+        precondition(job)
+        check_runnable(job)
         searched = prove_outcome(job_id, now=now)
         try:
             with transaction.atomic():

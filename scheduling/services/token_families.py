@@ -16,9 +16,11 @@ from rest_framework_simplejwt.token_blacklist.models import (
 )
 
 from scheduling.models import RevokedTokenFamily
+from scheduling.services.forget import forget
 
 # What tokens may still be given out for while their family ends.
 MARGIN = timedelta(minutes=5)
+BATCH = 1_000
 
 
 def note_given(jti: str, *, user: Any, given_at: datetime, expires_at: datetime) -> None:
@@ -65,6 +67,6 @@ def revoke(family: str, *, lifetime: timedelta, now: datetime) -> bool:
 
 def flush(*, now: datetime) -> int:
     """Forget what has expired by itself; return how many tokens and families that were."""
-    tokens, _ = OutstandingToken.objects.filter(expires_at__lte=now).delete()
-    families, _ = RevokedTokenFamily.objects.filter(expires_at__lte=now).delete()
-    return tokens + families
+    tokens = OutstandingToken.objects.filter(expires_at__lte=now)
+    families = RevokedTokenFamily.objects.filter(expires_at__lte=now)
+    return sum(forget(rows, order_by="pk", size=BATCH) for rows in (tokens, families))

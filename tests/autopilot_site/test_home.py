@@ -250,7 +250,7 @@ class TestLatestHealth:
 
     def test_is_read_at_once_where_there_is_none_or_an_old_one(self, now):
         reader = self.Reader()
-        latest = LatestHealth(reader)
+        latest = LatestHealth(reader.read)
 
         latest.read(now=now)
         latest.read(now=now + timedelta(seconds=1))

@@ -1,7 +1,6 @@
 """`manage.py verify`: all kinds of histories hold, and each broken promise is found."""
 
 import dataclasses
-import importlib
 import io
 import json
 import uuid
@@ -25,8 +24,10 @@ from scheduling.models import (
     AuditEntry,
     DeadLetter,
     OutgoingRecord,
+    ProcessState,
     ScheduledTransition,
 )
+from scheduling.sealer import KIND
 from scheduling.services import batch, publish
 from scheduling.services.cancel import cancel_transition
 from scheduling.services.clean_up import clean_up
@@ -35,9 +36,11 @@ from scheduling.services.incoming import handle_records
 from scheduling.services.retry import retry_transition
 from scheduling.services.run_now import run_transition_now
 from scheduling.services.schedule import Upstream, add_jobs, new_job, schedule_transition
+from scheduling.services.seals import Sealer
 from scheduling.services.update import Update, update_transition
 from scheduling.topics import CHALLENGE_UPDATE
 from tests.support.claiming import claim_due
+from tests.support.tampering import GUARDS, tampering
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(60)]
 
@@ -77,7 +80,6 @@ def publish_all(kafka):
         lane = publish.Lane(
             publisher=publisher,
             board=LaneBoard(lanes=1),
-            settings=django_settings.SCHEDULER,
         )
         return lane.run(not_before=0)
 
@@ -160,6 +162,13 @@ def add_entry(job, **fields):
             **fields,
         }
     )
+
+
+def seal_all(now):
+    """Seal all that is there."""
+    sealer = Sealer()
+    while sealer.seal_next(now=now):
+        pass
 
 
 def fail_once_and_for_all(job):
@@ -597,7 +606,52 @@ class TestVerifyFinds:
 
         details = [violation.detail for violation in report.invariants[9].violations]
         assert f"the database allows {verb} of the audit" in details
+        assert f"the database allows {verb} of the seals" in details
         assert AuditEntry.objects.count() == before
+
+    def test_9_a_changed_entry_that_was_sealed(self, make, now):
+        make()
+        seal_all(now)
+
+        with tampering():
+            AuditEntry.objects.update(reason="another")
+            details = [violation.detail for violation in check().invariants[9].violations]
+
+        assert any("does not match" in detail for detail in details)
+        assert numbers_broken(check()) == set()
+
+    def test_9_since_an_instant_those_sealed_since_then(self, make, now):
+        make()
+        seal_all(now - timedelta(hours=2))
+        make()
+        seal_all(now - timedelta(hours=1))
+        make()
+        seal_all(now)
+
+        with tampering():
+            AuditEntry.objects.filter(pk=AuditEntry.objects.first().pk).update(reason="x")
+            everything = check().invariants[9]
+            recent = check(since=now - timedelta(minutes=1)).invariants[9]
+
+        assert sum("match" in one.detail for one in everything.violations) == 1
+        assert not any("match" in one.detail for one in recent.violations)
+        # Both verbs at both tables, and the entries of the last two seals.
+        assert recent.checked == 4 + 2
+
+    def test_9_what_stays_unsealed_beside_a_living_sealer(self, make, now):
+        make(due_in=-7_200)
+        report = check()
+        assert (report.invariants[9].skipped, report.invariants[9].violation_count) == (
+            1,
+            0,
+        )
+
+        ProcessState.objects.create(
+            kind=KIND, host="h", pid=1, started_at=now - timedelta(hours=1), seen_at=now
+        )
+
+        (violation,) = check().invariants[9].violations
+        assert "1 entries are not sealed" in violation.detail
 
     def test_10_two_live_jobs_of_one_transition(self, make, without_constraint):
         job, other = make(), make()
@@ -631,6 +685,45 @@ class TestVerifyFinds:
         )
 
         assert 10 in found(check(), job)
+
+
+class TestTenOfTen:
+    def test_one_violation_of_each_invariant_is_found(
+        self, make, publish_all, put_on_topic, now
+    ):
+        jobs = {number: make(due_in=-1) for number in (1, 2, 4)}
+        publish_all()
+        change(jobs[1], started_at=F("due_at") - timedelta(milliseconds=1))
+        completion = {"action": "transition.completed", "new_status": "completed"}
+        add_entry(jobs[2], old_status="completed", **completion)
+        change(jobs[4], event_id=uuid.uuid4())
+        jobs[3] = make()
+        change(jobs[3], topic_partition=0, topic_offset=7)
+        jobs[6] = make()
+        cancel_transition(job_id=jobs[6].job_id, actor=OLIVIA, reason="no", now=now)
+        put_on_topic(jobs[6], at=jobs[6].due_at)
+        jobs[7] = make(due_in=-400_000)
+        jobs[8] = make()
+        change(jobs[8], attempts=2)
+        jobs[10] = make(due_in=-1)
+        claim_due(limit=9)
+        change(jobs[10], attempts=2)
+        claim = {"action": "transition.claimed", "new_status": "running"}
+        add_entry(jobs[10], old_status="running", **claim)
+        jobs[5] = make()
+        put_on_topic(jobs[5], job_id="job-1-2-3")
+        seal_all(now)
+
+        with tampering():
+            entry = AuditEntry.objects.filter(job_id=jobs[5].job_id)
+            entry.update(request_id="another")
+            report = check(with_topic=True)
+
+        assert numbers_broken(report) == set(range(1, 11))
+        for number, job in jobs.items():
+            if number not in {5, 9}:
+                assert number in found(report, job), number
+        assert not report.holds
 
 
 class TestVerifyRecords:
@@ -695,16 +788,16 @@ def in_reach(settings, monkeypatch):
 @pytest.fixture
 def without_triggers():
     """Return what drops the audit's triggers; they are there again after the test."""
-    migration = importlib.import_module("scheduling.migrations.0002_refuse_audit_changes")
 
-    def execute(statements):
+    def execute(name, guards):
         with connection.cursor() as cursor:
-            for statement in statements:
-                cursor.execute(statement)
+            for guard in guards:
+                for statement in getattr(guard, name)[connection.vendor]:
+                    cursor.execute(statement)
 
-    yield lambda: execute(migration.DROP[connection.vendor])
-    execute(migration.DROP[connection.vendor])
-    execute(migration.CREATE[connection.vendor])
+    yield lambda: execute("DROP", reversed(GUARDS))
+    execute("DROP", reversed(GUARDS))
+    execute("CREATE", GUARDS)
 
 
 @pytest.fixture

@@ -1,5 +1,7 @@
 """A running cluster fires on time, does its chores, and runs django-q2's other tasks."""
 
+import os
+import signal
 import time
 from datetime import UTC, datetime, timedelta
 
@@ -9,9 +11,11 @@ from django_q.tasks import async_task
 
 from autopilot_site.health import CheckStatus, read_health
 from scheduling.domain.actors import Role, user_actor
-from scheduling.models import AuditEntry, ProcessState, ScheduledTransition
+from scheduling.models import AuditEntry, AuditSeal, ProcessState, ScheduledTransition
 from scheduling.services.cancel import cancel_transition
+from scheduling.services.change_settings import change_settings
 from scheduling.services.run_now import run_transition_now
+from scheduling.services.seal_proof import prove_chain
 from tests.faults.conftest import check_fired_rightly, completed, wait_completed, wait_for
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(60)]
@@ -124,6 +128,20 @@ class TestDebugLogging:
         assert ("claimed 1 jobs" in log) == (enabled == "true")
 
 
+class TestLiveSettings:
+    def test_reach_a_running_cluster_within_five_seconds(
+        self, start_cluster, plant, tmp_path
+    ):
+        start_cluster()
+        wanted = {"SCHEDULER_ENABLE_DEBUG_LOGGING": True}
+        admin = user_actor("ada", role=Role.ADMIN)
+
+        change_settings(wanted, actor=admin, reason="why", now=datetime.now(UTC))
+        wait_completed(plant(1, starts_in=5), seconds=15)
+
+        assert "claimed 1 jobs" in (tmp_path / "cluster.log").read_text()
+
+
 class TestChores:
     def test_clean_up_moves_old_jobs_into_the_audit_by_itself(self, start_cluster, plant):
         start_cluster(
@@ -159,3 +177,24 @@ class TestOtherTasks:
         async_task("math.hypot", 3, 4)
 
         wait_for(lambda: not OrmQ.objects.exists(), seconds=10, what="the acknowledgement")
+
+
+class TestSealing:
+    def test_seals_an_entry_within_ten_seconds_also_after_its_death(
+        self, start_cluster, plant
+    ):
+        cluster = start_cluster()
+
+        def seals_in_time():
+            plant(1, starts_in=3600)
+            newest = AuditEntry.objects.latest("id").pk
+            covered = AuditSeal.objects.filter(last_id__gte=newest)
+            wait_for(covered.exists, seconds=10, what="the seal")
+
+        seals_in_time()
+        sealer = ProcessState.objects.get(kind="sealer")
+        os.kill(sealer.pid, signal.SIGKILL)
+        seals_in_time()
+
+        cluster.stop()
+        assert prove_chain().holds

@@ -20,7 +20,7 @@ from scheduling.adapters.challenge_service.interface import (
     Page,
     Unreadable,
 )
-from scheduling.conf import recovery_settings
+from scheduling.conf import recovery_settings, recovery_settings_at_start
 
 __all__ = [
     "ChallengeAnswerError",
@@ -111,7 +111,7 @@ def _make() -> ChallengeService:
 def is_challenge_service_configured() -> bool:
     """Tell whether there is a Challenge service, or samples in its place."""
     url: str = settings.CHALLENGE_SERVICE["url"]
-    return bool(url) or recovery_settings().challenge_service_mock_mode
+    return bool(url) or recovery_settings_at_start().challenge_service_mock_mode
 
 
 def warn_about_mock_mode() -> None:
@@ -119,7 +119,7 @@ def warn_about_mock_mode() -> None:
 
     The web server's processes run no system checks, which say it too.
     """
-    if recovery_settings().challenge_service_mock_mode and not settings.DEBUG:
+    if recovery_settings_at_start().challenge_service_mock_mode and not settings.DEBUG:
         logger.critical(
             "RECOVERY_CHALLENGE_SERVICE_MOCK_MODE is on with DEBUG off: SAMPLE "
             "challenges are scheduled and fired, and no real one is read"

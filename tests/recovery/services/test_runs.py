@@ -362,7 +362,9 @@ class TestWriteBreaker:
         def time_out(*_, **__):
             # As PostgreSQL's driver has it: the session goes on.
             cause = psycopg.errors.QueryCanceled("statement timeout")
-            raise OperationalError("canceling statement due to statement timeout") from cause
+            raise OperationalError(
+                "canceling statement due to statement timeout"
+            ) from cause
 
         monkeypatch.setattr(batches, "apply_challenges", time_out)
 

@@ -31,6 +31,7 @@ ROUTES = {
     "dead-letters/<id>/discard/": {"POST": OPERATOR},
     "circuit-breakers/": {"GET": VIEWER},
     "circuit-breakers/<name>/reset/": {"POST": ADMIN},
+    "settings/": {"GET": VIEWER, "PATCH": ADMIN},
     "stats/": {"GET": VIEWER},
     "recovery/runs/": {"GET": VIEWER, "POST": OPERATOR},
     "recovery/runs/<runId>/": {"GET": VIEWER},

@@ -12,9 +12,11 @@ from django.core.management import CommandError, call_command
 from django.db import OperationalError
 
 from scheduling.management.commands import export_audit
-from scheduling.models import AuditEntry
+from scheduling.models import AuditEntry, AuditSeal
 from scheduling.queries.audit import AUDIT_COLUMNS, show_audit_entry
+from scheduling.services.seals import Sealer
 from tests.support.histories import COMPLETED, make_job
+from tests.support.tampering import tampering
 
 
 @pytest.fixture
@@ -35,6 +37,13 @@ def refused(*arguments):
         call_command("export_audit", *arguments, "--json", stdout=output)
     assert refusal.value.returncode == 1
     return json.loads(output.getvalue())
+
+
+def write_entries(now, count):
+    AuditEntry.objects.bulk_create(
+        AuditEntry(at=now, action="access.refused", actor="user:x", role="")
+        for _ in range(count)
+    )
 
 
 def actions(records):
@@ -72,6 +81,8 @@ class TestExportAudit:
             (["--action", "transition.claimed"], WHOLE[1:2]),
             (["--project-id", "1"], []),
             (["--job-id", "job-0"], []),
+            (["--since", "2100-01-01T00:00:00Z"], []),
+            (["--until", "2100-01-01T00:00:00Z"], WHOLE),
             (["--after", "2100-01-01T00:00:00Z"], []),
             (["--before", "2100-01-01T00:00:00Z"], WHOLE),
         ],
@@ -94,7 +105,12 @@ class TestExportAudit:
 
         told = run("--format", "csv", "--output", str(path), "--json")
 
-        assert json.loads(told) == {"output": str(path), "format": "csv", "count": 3}
+        assert json.loads(told) == {
+            "output": str(path),
+            "format": "csv",
+            "count": 3,
+            "chain": None,
+        }
 
     def test_leaves_the_old_file_where_it_fails(self, job, tmp_path):
         path = tmp_path / "audit.csv"
@@ -148,6 +164,68 @@ class TestExportAudit:
             run("--json", "--format", "csv")
 
         assert refusal.value.returncode == 2
+
+    @pytest.mark.parametrize("chosen", ["csv", "ndjson", "json"])
+    def test_goes_on_with_what_was_broken_off(self, db, now, tmp_path, chosen, monkeypatch):
+        monkeypatch.setattr("scheduling.management.resumable.NOTE_ROWS", 400)
+        write_entries(now, 1_000)
+        path = tmp_path / "audit"
+        options = ["--format", chosen, "--output", str(path)]
+        run(*options)
+        whole = path.read_bytes()
+        path.unlink()
+        write, made = export_audit.WRITERS[chosen], []
+
+        def break_off(entries):
+            for piece in write(entries):
+                made.append(piece)
+                if len(made) == 5:
+                    raise KeyboardInterrupt
+                yield piece
+
+        with (
+            patch.dict(export_audit.WRITERS, {chosen: break_off}),
+            pytest.raises(KeyboardInterrupt),
+        ):
+            run(*options)
+        assert not path.exists()
+        write_entries(now, 3)
+        told = json.loads(run(*options, "--resume", "--json"))
+
+        assert told["count"] == 1_000
+        assert path.read_bytes() == whole
+        assert list(tmp_path.iterdir()) == [path]
+
+    def test_goes_on_with_nothing_else(self, job, tmp_path):
+        problem = refused("--output", str(tmp_path / "audit.csv"), "--resume")
+
+        assert problem["code"] == "conflict"
+        assert list(tmp_path.iterdir()) == []
+
+    def test_resume_needs_a_file(self, db):
+        with pytest.raises(CommandError) as refusal:
+            run("--resume")
+
+        assert refusal.value.returncode == 2
+
+    def test_proves_the_chain_of_what_it_writes(self, job, now, tmp_path):
+        Sealer().seal_next(now=now)
+
+        told = json.loads(run("--output", str(tmp_path / "audit.csv"), "--json"))
+
+        assert (told["chain"]["ok"], told["chain"]["entries"]) == (True, 3)
+        assert told["chain"]["newestDigest"] == AuditSeal.objects.get().digest
+
+    def test_says_that_the_audit_was_changed(self, job, now, tmp_path):
+        Sealer().seal_next(now=now)
+        path = tmp_path / "audit.csv"
+
+        with tampering():
+            AuditEntry.objects.filter(action="transition.claimed").update(reason="x")
+            told = refused("--output", str(path))
+
+        assert "does not match" in told["chain"]["faults"][0]
+        assert path.exists()
 
     @pytest.mark.processes
     @pytest.mark.django_db(transaction=True)
