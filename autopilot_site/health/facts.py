@@ -25,7 +25,7 @@ from scheduling.adapters.broker_probe import BrokerAnswer, process_probe
 from scheduling.adapters.clock import clock_skew_ms
 from scheduling.adapters.heartbeat import is_proven_dead
 from scheduling.adapters.patience import atomic_within
-from scheduling.models import CircuitBreaker, ProcessState
+from scheduling.models import CircuitBreaker, ProcessState, VerificationResult
 from scheduling.queries.breakers import list_breakers
 from scheduling.queries.statistics import (
     FiringFigures,
@@ -79,6 +79,7 @@ class DatabaseFacts:
     skew_ms: by how much this host's clock is ahead of the database's; None on SQLite.
     runs: the newest whole runs that have ended, the newest first.
     breakers: all of them, also those that have no row yet.
+    verification: what the verification that runs by itself last found.
     """
 
     now: datetime
@@ -90,6 +91,7 @@ class DatabaseFacts:
     outgoing: OutgoingFigures
     runs: Sequence[RunFacts]
     breakers: Sequence[CircuitBreaker]
+    verification: VerificationResult | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,6 +174,7 @@ def _read_database(*, now: datetime, sample: int = SAMPLE) -> DatabaseFacts:
             outgoing=measure_outgoing(now=instant),
             runs=_read_runs(),
             breakers=list_breakers(),
+            verification=VerificationResult.objects.first(),
             took_ms=(time.monotonic() - began_at) * 1000,
         )
 

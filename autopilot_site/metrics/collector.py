@@ -1,6 +1,7 @@
 """The metrics' names, types and labels, and where each value comes from."""
 
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from typing import Final
 
 from prometheus_client.core import (
@@ -26,6 +27,7 @@ from autopilot_site.metrics.totals import (
 )
 from recovery.results import OPEN as UNFINISHED
 from recovery.results import RunStatus
+from scheduling.models import VerificationResult
 from scheduling.models.circuit_breaker import CLOSED, HALF_OPEN, OPEN
 from scheduling.queries.statistics import sum_up_consumers
 
@@ -118,6 +120,22 @@ def _gauges(database: DatabaseFacts) -> Iterator[Metric]:
         "autopilot_unsent_records",
         "Answers and dead letters that no broker has acknowledged yet.",
         value=database.outgoing.unsent,
+    )
+    if database.verification is not None:
+        yield from _verification(database.verification, now=database.now)
+
+
+def _verification(result: VerificationResult, *, now: datetime) -> Iterator[Metric]:
+    """Return what the verification that runs by itself found."""
+    yield GaugeMetricFamily(
+        "autopilot_verification_violations",
+        "Broken promises that the last verification by itself found.",
+        value=sum(result.violations.values()),
+    )
+    yield GaugeMetricFamily(
+        "autopilot_verification_age_seconds",
+        "How long ago it ended.",
+        value=max(0.0, (now - result.finished_at).total_seconds()),
     )
 
 

@@ -1,5 +1,6 @@
 """`/metrics` has every name of the contract, with its type and its labels."""
 
+from datetime import timedelta
 from unittest.mock import Mock
 
 import pytest
@@ -9,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from autopilot_site.health import facts
 from scheduling.adapters import broker_probe
 from scheduling.adapters.clock import database_now
-from scheduling.models import ProcessState
+from scheduling.models import ProcessState, VerificationResult
 from tests.support.histories import COMPLETED, make_job
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -43,6 +44,28 @@ def scrape(client, monkeypatch):
         return {family.name: family for family in families}
 
     return read
+
+
+class TestVerification:
+    def test_tells_what_the_last_one_found_and_how_old_it_is(self, scrape):
+        now = database_now()
+        VerificationResult.objects.create(
+            name="scheduled",
+            started_at=now - timedelta(seconds=70),
+            finished_at=now - timedelta(seconds=60),
+            is_ok=False,
+            violations={"1": 2, "9": 1, "10": 0},
+        )
+
+        found = scrape()
+
+        (violations,) = found["autopilot_verification_violations"].samples
+        (age,) = found["autopilot_verification_age_seconds"].samples
+        assert violations.value == 3
+        assert 60 <= age.value < 90
+
+    def test_is_absent_before_the_first_one(self, scrape):
+        assert "autopilot_verification_violations" not in scrape()
 
 
 class TestMetrics:

@@ -15,7 +15,7 @@ import autopilot_site.metrics
 from autopilot_site.metrics.views import read_metrics
 from recovery.results import RunStatus
 from scheduling.adapters.clock import database_now
-from scheduling.models import DeadLetter, ProcessState
+from scheduling.models import DeadLetter, ProcessState, VerificationResult
 
 FOLDER = Path(autopilot_site.metrics.__file__).parent
 RULES, DASHBOARD = FOLDER / "alerts.yml", FOLDER / "dashboard.json"
@@ -44,6 +44,9 @@ def samples(transactional_db, settings):
         started_at=now,
         seen_at=now,
         figures={"lag": {"autopilot.command[2]": 5}},
+    )
+    VerificationResult.objects.create(
+        name="scheduled", started_at=now, finished_at=now, is_ok=True
     )
     DeadLetter.objects.create(
         cluster_id="c",
