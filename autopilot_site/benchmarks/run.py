@@ -13,6 +13,7 @@ from django.db import connection
 from autopilot_site.benchmarks import measures
 from autopilot_site.benchmarks.api import measure_api
 from autopilot_site.benchmarks.consume import measure_consume, problems_of
+from autopilot_site.benchmarks.interrupts import closing_interrupts
 from autopilot_site.benchmarks.jobs import Tick, Workload, of_benchmarks
 from autopilot_site.benchmarks.machine import describe
 from autopilot_site.benchmarks.measures import Bench
@@ -67,7 +68,8 @@ def run_benchmark(
     now = database_now()
     workload = Workload(run=now.strftime("%Y%m%dT%H%M%S"), actor=actor)
     try:
-        with ExitStack() as stack:
+        # Whatever ends the body, it ends in peace what the stack holds.
+        with ExitStack() as stack, closing_interrupts():
             environment, broker = _broker(stack)
             stack.callback(_remove, workload, stage)
             cluster = stack.enter_context(Process(["qcluster"], environment=environment))

@@ -3,10 +3,8 @@
 import argparse
 import getpass
 import json
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType
 from typing import Any, TextIO, cast
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
@@ -16,6 +14,7 @@ from rich.table import Column, Table
 from rich.text import Text
 from typing_extensions import override
 
+from autopilot_site.benchmarks.interrupts import stop_is_an_interrupt
 from autopilot_site.benchmarks.jobs import Tick
 from autopilot_site.benchmarks.run import MEASUREMENTS, Sizes, run_benchmark
 from scheduling.domain.actors import cli_actor
@@ -122,7 +121,7 @@ interrupted, or a job was lost, early or out of order.
             pending=options["pending"],
         )
         console = Console(file=cast("TextIO", self.stderr._out), stderr=True)  # noqa: SLF001
-        with _stop_is_an_interrupt():
+        with stop_is_an_interrupt():
             try:
                 document = run_benchmark(
                     only=options["only"],
@@ -153,20 +152,6 @@ interrupted, or a job was lost, early or out of order.
                 else value
             )
             console.print(Text(f"{_words(name)}: {shown}"))
-
-
-@contextmanager
-def _stop_is_an_interrupt() -> Iterator[None]:
-    """Let SIGTERM end it in order, as Ctrl-C does."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
