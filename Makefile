@@ -20,7 +20,7 @@ secret = $$(python3 -c 'import secrets; print(secrets.token_urlsafe(60))')
 PRODUCTION = env DEBUG=0 SECRET_KEY=$(secret) JWT_SIGNING_KEY=$(secret) \
 	ALLOWED_HOSTS=autopilot.example.org SECURE_SSL_REDIRECT=1
 
-.PHONY: help setup run test test-real check fmt lint types imports audit readme \
+.PHONY: help setup run test test-real chaos check fmt lint types imports audit readme \
 	web cluster consumer kafka
 
 help: ## Show this list
@@ -57,8 +57,14 @@ test-real: | $(UV) ## Run the tests on DATABASE_URL and KAFKA_BOOTSTRAP_SERVERS
 		echo "test-real: set DATABASE_URL (postgres://...) and KAFKA_BOOTSTRAP_SERVERS" >&2; \
 		exit 1; \
 	}
-	$(DEV) pytest $(TOGETHER) -m "not alone"
+	$(DEV) pytest $(TOGETHER) --only-services -m "not alone"
 	$(DEV) pytest -m alone
+
+# How long the faults last, in seconds; SEED=… repeats a run, RAW=… keeps its report.
+DURATION ?= 180
+chaos: | $(UV) ## Let clients work under faults, and judge it from outside (DURATION, SEED)
+	$(DEV) python -m tests.chaos --seconds $(DURATION) $(if $(SEED),--seed $(SEED)) \
+		$(if $(RAW),--raw $(RAW))
 
 check: lint test ## All that has to be green: lint and test
 

@@ -61,8 +61,31 @@ PROCESS_GROUPS = {
 }
 
 
-def pytest_collection_modifyitems(items):
+# What a test asks for that is another thing on real services.
+_SERVICES = {"db", "transactional_db", "kafka", "process_environment"}
+_SERVICE_MARKS = ("django_db", "processes", "broker", "postgres", "alone", "browser")
+
+
+def pytest_addoption(parser):
+    """Let a run on real services leave out what it would only repeat."""
+    parser.addoption(
+        "--only-services",
+        action="store_true",
+        help="run only the tests that use a database or a broker",
+    )
+
+
+def _uses_services(item):
+    marks = any(item.get_closest_marker(name) for name in _SERVICE_MARKS)
+    return marks or bool(_SERVICES.intersection(item.fixturenames))
+
+
+def pytest_collection_modifyitems(config, items):
     """Keep each group's tests on one worker (pytest-xdist's loadgroup)."""
+    if config.getoption("only_services"):
+        others = [item for item in items if not _uses_services(item)]
+        config.hook.pytest_deselected(items=others)
+        items[:] = [item for item in items if _uses_services(item)]
     groups = {name: group for group, names in PROCESS_GROUPS.items() for name in names}
     for item in items:
         if item.path.name in groups:
