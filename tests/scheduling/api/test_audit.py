@@ -168,6 +168,8 @@ class TestListAudit:
         self, as_viewer, add_entry
     ):
         add_entry()
+        # A user's first request is counted by another statement than the next ones.
+        as_viewer.get(AUDIT)
         with CaptureQueriesContext(connection) as one:
             as_viewer.get(AUDIT)
         for _ in range(20):

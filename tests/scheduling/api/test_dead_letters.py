@@ -201,6 +201,8 @@ class TestListDeadLetters:
         self, as_viewer, add_letter
     ):
         add_letter()
+        # A user's first request is counted by another statement than the next ones.
+        as_viewer.get(DEAD_LETTERS)
         with CaptureQueriesContext(connection) as one:
             as_viewer.get(DEAD_LETTERS)
         for _ in range(20):
