@@ -34,9 +34,9 @@ def _flush_past_the_triggers(self, style, tables, **kwargs):
 DatabaseOperations.sql_flush = _flush_past_the_triggers
 
 
-# Tests that start processes of the product, in two groups: run all at once they would
-# starve one another, and the promises that they time. Whatever consumes is in one group:
-# on a real cluster each would answer the other's commands.
+# Tests that start processes of the product, in groups that a worker each takes: run all
+# at once they would starve one another, and the promises that they time. Whatever consumes
+# is in one group: on a real cluster each would answer the other's commands.
 PROCESS_GROUPS = {
     "consuming": (
         "test_consumer_faults.py",
@@ -46,10 +46,12 @@ PROCESS_GROUPS = {
         "test_benchmark_command.py",
         "test_readme.py",
     ),
-    "others": (
+    "firing": (
         "test_kills.py",
         "test_cluster.py",
         "test_races.py",
+    ),
+    "others": (
         "test_outages.py",
         "test_recovery_runs.py",
         "test_gunicorn.py",
@@ -76,10 +78,14 @@ def pytest_addoption(parser):
 
 
 def _uses_services(item):
+    if item.get_closest_marker("first_start"):
+        return False
     marks = any(item.get_closest_marker(name) for name in _SERVICE_MARKS)
     return marks or bool(_SERVICES.intersection(item.fixturenames))
 
 
+# Before pytest-xdist reads the groups.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config, items):
     """Keep each group's tests on one worker (pytest-xdist's loadgroup)."""
     if config.getoption("only_services"):
@@ -90,6 +96,23 @@ def pytest_collection_modifyitems(config, items):
     for item in items:
         if item.path.name in groups:
             item.add_marker(pytest.mark.xdist_group(groups[item.path.name]))
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(django_db_setup, django_db_blocker):
+    """Let the test database go at the end, whoever is still connected to it.
+
+    Daemon threads of the product that a test started, such as a look at health that was
+    given up, have sessions of their own, which only a process's end closes.
+    """
+    yield
+    with django_db_blocker.unblock():
+        if connection.vendor == "postgresql":
+            with connection.cursor() as cursor:
+                cursor.execute(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                    " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+                )
 
 
 @pytest.fixture(autouse=True)

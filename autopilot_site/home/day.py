@@ -127,9 +127,13 @@ class DayReader:
         give_up_at = time.monotonic() + seconds
         newest = _start_of(now)
         starts = [newest - SLICE * n for n in range(SLICES)]
-        found = {newest: _count(newest, slices=1)[newest]}
-        missing = [one for one in starts[1:] if one not in self._ended]
-        while missing and (len(found) == 1 or time.monotonic() < give_up_at):
+        # What may still get entries is counted each time, and first of all.
+        fresh = [one for one in starts if one + SLICE + SETTLES_AFTER > now]
+        found = _count(fresh[-1], slices=len(fresh))
+        missing = [one for one in starts[len(fresh) :] if one not in self._ended]
+        is_first = True
+        while missing and (is_first or time.monotonic() < give_up_at):
+            is_first = False
             # A few that lie before one another in one question.
             run = [missing.pop(0)]
             while missing and len(run) < TOGETHER and missing[0] == run[-1] - SLICE:
@@ -137,8 +141,7 @@ class DayReader:
             counted = _count(run[-1], slices=len(run))
             found |= counted
             for start, one in counted.items():
-                if start + SLICE + SETTLES_AFTER <= now:
-                    self._keep(start, one, oldest=starts[-1])
+                self._keep(start, one, oldest=starts[-1])
         return Day(
             slices=[found.get(one) or self._ended.get(one) for one in reversed(starts)]
         )

@@ -189,7 +189,10 @@ class TestDay:
         # The running slice, and the one that has ended but may not have settled.
         assert len(queries) <= 4
 
-    def test_goes_on_where_time_was_up(self, db, now):
+    # In the middle of a slice, and while the one before may still get entries.
+    @pytest.mark.parametrize("minute", [8, 10, 11])
+    def test_goes_on_where_time_was_up(self, db, now, minute):
+        now = now.replace(minute=minute, second=5)
         reader = DayReader()
 
         first = reader.read(now=now, seconds=0)

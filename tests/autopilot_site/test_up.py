@@ -139,6 +139,7 @@ def up(tmp_path_factory):
         up.end()
 
 
+@pytest.mark.first_start
 class TestDemo:
     def test_tells_where_it_is_ready(self, up):
         assert up.matching("^ready") == [f"ready http://127.0.0.1:{up.port}"]
@@ -173,6 +174,7 @@ class TestDemo:
 
 
 class TestUp:
+    @pytest.mark.first_start
     def test_ends_all_on_one_sigint_to_the_group(self, start, tmp_path):
         up = start(embedded(tmp_path), "--no-demo")
         up.wait_for("^ready ", seconds=READY_SECONDS)
@@ -185,6 +187,7 @@ class TestUp:
         assert up.matching("killed") == []
         assert up.matching("^user ") == []
 
+    @pytest.mark.first_start
     def test_starts_again_whatever_dies_and_ends_on_sigterm(self, start, tmp_path):
         up = start(embedded(tmp_path), "--no-demo")
         up.wait_for("^ready ", seconds=READY_SECONDS)
@@ -201,6 +204,7 @@ class TestUp:
         assert code == 0, up.lines
         assert up.survivors(seconds=0) == []
 
+    @pytest.mark.first_start
     def test_leaves_no_orphan_when_it_is_killed(self, start, tmp_path):
         up = start(embedded(tmp_path), "--no-demo")
         up.wait_for("^ready ", seconds=READY_SECONDS)
@@ -210,6 +214,7 @@ class TestUp:
 
         assert up.survivors(seconds=5) == []
 
+    @pytest.mark.first_start
     def test_stops_in_the_middle_of_the_start(self, start, tmp_path):
         up = start(embedded(tmp_path), "--no-demo")
         up.wait_for("is migrated", seconds=READY_SECONDS)
