@@ -1,0 +1,220 @@
+"""`python -m tests.chaos [--seconds 180] [--seed N] [--raw FILE]`.
+
+Starts a PostgreSQL server, an Apache Kafka node, two clusters, two consumers and a web
+process of its own, lets clients work while it kills, pauses and restarts, and then judges
+from outside what stands on the topics, and by `verify --topic` what stands in the tables.
+Exit code 0 where everything held.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import random
+import secrets
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from scheduling.topics import ALL_TOPICS, DEFAULT_PARTITIONS
+from tests.chaos.faults import Faults
+from tests.chaos.fleet import Fleet
+from tests.chaos.judge import Watcher, judge
+from tests.chaos.load import SOON, Api, Ledger, Records, Scheduler, wait_for_all
+from tests.support.servers import ROOT, KafkaNode, PostgresServer
+
+NAME = "chaos"
+CLIENTS = 4
+JOBS_PER_SECOND = 5
+# How long after the last fault all may take that was promised, and `verify` to agree.
+DRAIN_SECONDS = 90
+VERIFY_SECONDS = 60
+MOST_SHOWN = 5
+
+
+def main():
+    """Run it, and return the exit code."""
+    options = _options()
+    console = Console()
+    console.print(
+        f"chaos for {options.seconds} s, seed {options.seed}; again by: "
+        f"make chaos DURATION={options.seconds} SEED={options.seed}"
+    )
+    with (
+        tempfile.TemporaryDirectory(prefix="chaos-") as scratch,
+        contextlib.ExitStack() as end,
+    ):
+        directory = Path(scratch)
+        # PostgreSQL's own user passes through to its directory.
+        directory.chmod(0o755)
+        postgres = PostgresServer(directory / "postgres")
+        end.callback(postgres.stop)
+        kafka = KafkaNode(
+            directory / "kafka", [f"{name}:{DEFAULT_PARTITIONS}" for name in ALL_TOPICS]
+        )
+        end.callback(kafka.kill)
+        report = _run(options, directory, postgres, kafka)
+    _show(console, report)
+    if options.raw:
+        options.raw.write_text(json.dumps(report, indent=2), encoding="utf-8")
+    return 1 if any(report["wrong"].values()) else 0
+
+
+def _options():
+    parser = argparse.ArgumentParser(prog="chaos", description=__doc__)
+    parser.add_argument("--seconds", type=int, default=180, help="how long faults last")
+    parser.add_argument("--seed", type=int, default=random.randrange(10**6))
+    parser.add_argument("--raw", type=Path, help="a file for the report as JSON")
+    return parser.parse_args()
+
+
+def _run(options, directory, postgres, kafka):
+    """Let clients and faults have their time, and return the report."""
+    password = secrets.token_urlsafe(16)
+    port = _free_port()
+    environment = os.environ | {
+        "DATABASE_URL": postgres.url,
+        "KAFKA_BOOTSTRAP_SERVERS": kafka.address,
+        "DEBUG": "0",
+        "SECRET_KEY": secrets.token_urlsafe(50),
+        "JWT_SIGNING_KEY": secrets.token_urlsafe(50),
+        "ALLOWED_HOSTS": "127.0.0.1",
+        "DJANGO_SUPERUSER_USERNAME": NAME,
+        "DJANGO_SUPERUSER_PASSWORD": password,
+        "DJANGO_SUPERUSER_EMAIL": "chaos@example.org",
+        "PORT": str(port),
+    }
+    _manage(environment, "migrate", "-v", "0")
+    _manage(environment, "createsuperuser", "--noinput", "-v", "0")
+    log_path = directory / "product.log"
+    with log_path.open("ab") as log:
+        fleet = Fleet(_commands(port), environment=environment, log=log)
+        watcher = Watcher(kafka.address)
+        watcher.start()
+        fleet.wait_whole(seconds=60)
+        ledger = Ledger()
+        until = time.monotonic() + options.seconds
+        clients = [
+            Scheduler(
+                Api(port, ledger, name=NAME, password=password),
+                ledger,
+                seed=options.seed + number,
+                first_project=number * 1_000_000,
+                per_second=JOBS_PER_SECOND,
+                until=until,
+            )
+            for number in range(1, CLIENTS + 1)
+        ]
+        records = Records(
+            kafka.address, ledger, seed=options.seed, first_project=900_000_000, until=until
+        )
+        faults = Faults(
+            fleet=fleet,
+            postgres=postgres,
+            kafka=kafka,
+            seconds=options.seconds,
+            seed=options.seed,
+        )
+        for thread in (*clients, records, faults):
+            thread.start()
+        wait_for_all([*clients, records, faults], seconds=options.seconds + 180)
+        quiet_since = time.monotonic()
+        time.sleep(SOON[1])
+        verdict = judge(kafka.address, ledger, watcher.seen_at)
+        while verdict.is_incomplete and time.monotonic() < quiet_since + DRAIN_SECONDS:
+            time.sleep(3)
+            verdict = judge(kafka.address, ledger, watcher.seen_at)
+        drained = time.monotonic() - quiet_since
+        check = _verify(environment, until=time.monotonic() + VERIFY_SECONDS)
+        watcher.stop()
+        not_in_order = fleet.stop()
+    failed = [client.error for client in clients if client.error] + faults.errors
+    return {
+        "seed": options.seed,
+        "seconds": options.seconds,
+        "faults": dict(faults.done) | {"restarts": fleet.restarts},
+        "figures": verdict.figures
+        | {"seconds to judge after the faults": round(drained, 1)},
+        "wrong": verdict.wrong
+        | {
+            "verify": check,
+            "did not stop in order": not_in_order,
+            "harness": failed,
+        },
+    }
+
+
+def _commands(port):
+    """Return what is run; each would be a unit of a service manager."""
+    web = ("-m", "gunicorn", "-k", "asgi", "--no-control-socket", "--graceful-timeout", "5")
+    return {
+        "web": (*web, "--bind", f"127.0.0.1:{port}", "autopilot_site.asgi:application"),
+        "cluster-a": ("manage.py", "qcluster"),
+        "cluster-b": ("manage.py", "qcluster"),
+        "consumer-a": ("manage.py", "consume_events"),
+        "consumer-b": ("manage.py", "consume_events"),
+    }
+
+
+def _manage(environment, *arguments, **options):
+    return subprocess.run(
+        [sys.executable, "manage.py", *arguments],
+        cwd=ROOT,
+        env=environment,
+        check=options.pop("check", True),
+        timeout=120,
+        **options,
+    )
+
+
+def _verify(environment, *, until):
+    """Return the violations that `verify --topic` finds once nothing is on its way."""
+    while True:
+        done = _manage(
+            environment, "verify", "--topic", "--json", check=False, capture_output=True
+        )
+        found = json.loads(done.stdout or b"{}")
+        wrong = [
+            f"{one['name']}: {violation}"
+            for one in found.get("invariants", [])
+            for violation in one["violations"]
+        ]
+        if found.get("ok"):
+            return []
+        if time.monotonic() > until:
+            return wrong or [done.stdout.decode()[-500:] + done.stderr.decode()[-500:]]
+        time.sleep(3)
+
+
+def _free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def _show(console, report):
+    """Print the report as one table."""
+    table = Table(title=f"chaos, {report['seconds']} s, seed {report['seed']}")
+    table.add_column("what")
+    table.add_column("seen", justify="right")
+    for group in ("faults", "figures"):
+        for name, value in report[group].items():
+            total = sum(value.values()) if isinstance(value, dict) else value
+            table.add_row(name, f"{total:,.1f}" if isinstance(total, float) else str(total))
+        table.add_section()
+    for name, found in report["wrong"].items():
+        table.add_row(name, str(len(found)))
+    console.print(table)
+    for name, found in report["wrong"].items():
+        for one in found[:MOST_SHOWN]:
+            console.print(f"{name}: {one}", markup=False)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,87 @@
+"""What goes wrong, when: drawn from one seed, so that a run can be repeated."""
+
+import contextlib
+import random
+import threading
+import time
+from collections import Counter
+
+import psutil
+
+PAUSE_SECONDS = 8.0
+
+
+class Faults(threading.Thread):
+    """Kills, pauses and restarts for so many seconds; `done` counts what it did.
+
+    A kill each second hits any process of the product. In turns of a minute a process of
+    a cluster or a consumer is paused for longer than its lease every 15 s, Kafka is killed
+    once and stays away for some seconds, and PostgreSQL is restarted as after a crash.
+    """
+
+    def __init__(self, *, fleet, postgres, kafka, seconds, seed):
+        super().__init__(name="faults", daemon=True)
+        self._fleet = fleet
+        self._postgres = postgres
+        self._kafka = kafka
+        self._random = random.Random(seed)
+        self._seconds = seconds
+        self._paused = []
+        self.done = Counter()
+        self.errors = []
+
+    def run(self):
+        try:
+            self._run()
+        except Exception as error:  # noqa: BLE001 -- told in the report
+            self.errors.append(repr(error))
+        finally:
+            self._wake(all_of_them=True)
+
+    def _run(self):
+        began = time.monotonic()
+        tick = 0
+        while (now := time.monotonic() - began) < self._seconds:
+            self._wake()
+            self._kill_one()
+            if tick % 15 == 7:
+                self._pause_one()
+            if tick % 60 == 30:
+                self._kill_kafka()
+            if tick % 60 == 50:
+                self._postgres.restart_at_once()
+                self.done["PostgreSQL restarts"] += 1
+            tick = max(tick + 1, int(now) + 1)
+            time.sleep(max(0.0, began + tick - time.monotonic()))
+
+    def _kill_one(self):
+        everything = self._fleet.everything()
+        if everything:
+            _, victim = self._random.choice(everything)
+            with contextlib.suppress(psutil.NoSuchProcess):
+                victim.kill()
+                self.done["kill -9"] += 1
+
+    def _pause_one(self):
+        kinds = [one for one in self._fleet.everything() if not one[0].startswith("web")]
+        if kinds:
+            _, victim = self._random.choice(kinds)
+            with contextlib.suppress(psutil.NoSuchProcess):
+                victim.suspend()
+                self._paused.append((time.monotonic() + PAUSE_SECONDS, victim))
+                self.done[f"pauses of {PAUSE_SECONDS:.0f} s"] += 1
+
+    def _wake(self, *, all_of_them=False):
+        now = time.monotonic()
+        for at, victim in list(self._paused):
+            if all_of_them or now >= at:
+                self._paused.remove((at, victim))
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    victim.resume()
+
+    def _kill_kafka(self):
+        away = self._random.uniform(2.0, 6.0)
+        self._kafka.kill()
+        self.done["Kafka killed"] += 1
+        time.sleep(away)
+        self._kafka.start()
