@@ -34,32 +34,15 @@ def _flush_past_the_triggers(self, style, tables, **kwargs):
 DatabaseOperations.sql_flush = _flush_past_the_triggers
 
 
-# Tests that start processes of the product, in groups that a worker each takes: run all
-# at once they would starve one another, and the promises that they time. Whatever consumes
-# is in one group: on a real cluster each would answer the other's commands.
-PROCESS_GROUPS = {
-    "consuming": (
-        "test_consumer_faults.py",
-        "test_consume_events.py",
-        "test_message_cases.py",
-        "test_up.py",
-        "test_benchmark_command.py",
-        "test_readme.py",
-    ),
-    "firing": (
-        "test_kills.py",
-        "test_cluster.py",
-        "test_races.py",
-    ),
-    "others": (
-        "test_outages.py",
-        "test_recovery_runs.py",
-        "test_gunicorn.py",
-        "test_audit_gunicorn.py",
-        "test_gunicorn_limits.py",
-        "test_moves_in_a_browser.py",
-        "test_admin_in_a_browser.py",
-    ),
+# Whatever consumes: on a real cluster, which all workers share, each of them would answer
+# the others' commands. An embedded broker is its test's alone.
+CONSUMING = {
+    "test_consumer_faults.py",
+    "test_consume_events.py",
+    "test_message_cases.py",
+    "test_up.py",
+    "test_benchmark_command.py",
+    "test_readme.py",
 }
 
 
@@ -87,15 +70,15 @@ def _uses_services(item):
 # Before pytest-xdist reads the groups.
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config, items):
-    """Keep each group's tests on one worker (pytest-xdist's loadgroup)."""
+    """Choose the tests, and keep those on one worker that would meet on a cluster."""
     if config.getoption("only_services"):
         others = [item for item in items if not _uses_services(item)]
         config.hook.pytest_deselected(items=others)
         items[:] = [item for item in items if _uses_services(item)]
-    groups = {name: group for group, names in PROCESS_GROUPS.items() for name in names}
-    for item in items:
-        if item.path.name in groups:
-            item.add_marker(pytest.mark.xdist_group(groups[item.path.name]))
+    if os.environ.get("KAFKA_BOOTSTRAP_SERVERS"):
+        for item in items:
+            if item.path.name in CONSUMING:
+                item.add_marker(pytest.mark.xdist_group("consuming"))
 
 
 @pytest.fixture(scope="session")

@@ -73,6 +73,7 @@ def all_hold():
     ]
 
 
+@pytest.mark.first_start
 @pytest.mark.processes
 @pytest.mark.timeout(180)
 @pytest.mark.django_db(transaction=True)

@@ -12,7 +12,11 @@ from scheduling.api.tokens import RolesTokenSerializer
 from scheduling.models import AuditEntry
 from tests.support.web import web_process
 
-pytestmark = [pytest.mark.processes, pytest.mark.django_db(transaction=True)]
+pytestmark = [
+    pytest.mark.processes,
+    pytest.mark.first_start,
+    pytest.mark.django_db(transaction=True),
+]
 ROWS = 12_000
 MEBIBYTE = 2**20
 
