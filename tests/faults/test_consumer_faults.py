@@ -45,7 +45,7 @@ from tests.support.consumer import (
 )
 from tests.support.crashing_consumer import EXIT_CODE
 
-pytestmark = [pytest.mark.processes, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.processes, pytest.mark.alone, pytest.mark.timeout(180)]
 SCRIPT = ROOT / "tests" / "support" / "crashing_consumer.py"
 # By hand more: CONSUMER_KILLS=50 CONSUMER_RECORDS=5000.
 KILLS = int(os.environ.get("CONSUMER_KILLS", "8"))
