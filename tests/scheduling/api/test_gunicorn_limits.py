@@ -12,7 +12,11 @@ from scheduling.models import AuditEntry
 from tests.scheduling.api.support import PASSWORD, TRANSITIONS
 from tests.support.web import web_process
 
-pytestmark = [pytest.mark.processes, pytest.mark.django_db(transaction=True)]
+pytestmark = [
+    pytest.mark.processes,
+    pytest.mark.first_start,
+    pytest.mark.django_db(transaction=True),
+]
 OBTAIN = "/api/v1/auth/token/"
 
 

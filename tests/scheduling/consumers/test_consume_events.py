@@ -33,7 +33,7 @@ MANAGE = Path(__file__).resolve().parents[3] / "manage.py"
 CONSUMED = list(CONSUMED_TOPICS)
 # A real cluster keeps what earlier runs wrote: each run has ids of its own.
 _numbers = count(int(time.time() * 1000) * 1000)
-pytestmark = [pytest.mark.processes, pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.processes, pytest.mark.first_start, pytest.mark.timeout(90)]
 
 
 def wait_until(holds, *, seconds=30, what="it"):
