@@ -12,6 +12,7 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
+from scheduling.adapters.broker_probe import BrokerProbe
 from scheduling.conf import message_settings
 
 logger = logging.getLogger("autopilot.publisher")
@@ -105,6 +106,7 @@ class EventPublisher:
     """Owns this process's producer; make it after the fork, never before."""
 
     def __init__(self, client: Mapping[str, Any], *, message_timeout_ms: int) -> None:
+        self._client = dict(client)
         self._config = {
             "message.max.bytes": LARGEST_RECORD_BYTES,
             **client,
@@ -192,7 +194,7 @@ class EventPublisher:
             is_late = time.monotonic() >= deadline
             is_lost = self._is_lost()
             if is_late or is_lost or not while_waiting():
-                waiting.late = is_late and not self.seems_out_of_reach
+                waiting.late = is_late and self._is_answered()
                 _take_back(producer, waiting)
                 return
         if any(outcome.verdict is Verdict.ACKNOWLEDGED for outcome in outcomes):
@@ -203,11 +205,17 @@ class EventPublisher:
         since = self._unreachable_since
         return since is not None and time.monotonic() - since > OUT_OF_REACH_SECONDS
 
+    def _is_answered(self) -> bool:
+        """Tell whether a broker answers others, while it has not answered us in time.
+
+        librdkafka may keep silent about a broker that has gone. It is asked on a
+        connection of its own: on the producer's, an answer waits behind those before it.
+        """
+        return not self.seems_out_of_reach and BrokerProbe(self._client).ask().brokers > 0
+
     def _notice_error(self, error: KafkaError) -> None:
         """Take librdkafka's word on the connection; the loops above act on it."""
-        # It also comes, as "0/1 brokers are down", where one has just come back.
-        is_down = error.code() == KafkaError._ALL_BROKERS_DOWN
-        if is_down and not error.str().startswith("0/"):
+        if error.code() == KafkaError._ALL_BROKERS_DOWN:
             if self._unreachable_since is None:
                 logger.warning("no Kafka broker in reach: %s", error.str())
             self._unreachable_since = self._unreachable_since or time.monotonic()

@@ -5,6 +5,7 @@ from django.conf import settings as django_settings
 from django.core.exceptions import ImproperlyConfigured
 
 from scheduling.adapters import event_publisher
+from scheduling.adapters.embedded_kafka import ApiKey
 from scheduling.adapters.event_publisher import (
     EventPublisher,
     OutgoingRecord,
@@ -86,6 +87,36 @@ class TestPublish:
 
         assert outcome.verdict is Verdict.ACKNOWLEDGED
         publisher.close()
+
+
+class TestDeadline:
+    @pytest.fixture
+    def silent(self, embedded_kafka, monkeypatch):
+        """Return a publisher to which librdkafka says nothing of lost brokers."""
+        monkeypatch.setattr(EventPublisher, "_notice_error", lambda self, error: None)
+        publisher = EventPublisher(django_settings.KAFKA_CLIENT, message_timeout_ms=20_000)
+        assert self.send(publisher).verdict is Verdict.ACKNOWLEDGED
+        yield publisher
+        publisher.close()
+
+    @staticmethod
+    def send(publisher, *, seconds=10.0):
+        (outcome,) = publisher.publish(
+            [a_record()], deadline_seconds=seconds, while_waiting=lambda: True
+        )
+        return outcome
+
+    def test_is_no_time_out_of_the_record_where_no_broker_is_there(
+        self, silent, embedded_kafka
+    ):
+        embedded_kafka.down()
+
+        assert self.send(silent, seconds=1.0).verdict is Verdict.UNKNOWN
+
+    def test_is_one_where_a_broker_answers_others(self, silent, embedded_kafka):
+        embedded_kafka.push_delays(ApiKey.PRODUCE, 4_000)
+
+        assert self.send(silent, seconds=1.0).verdict is Verdict.TIMED_OUT
 
 
 class TestPublisherClass:
