@@ -17,7 +17,7 @@ from autopilot_site.home import page as _home  # noqa: F401
 from scheduling.domain.actors import Role
 from scheduling.pages.acting import actor_on, role_on
 from scheduling.pages.texts import NOTHING
-from scheduling.services.audit import record_account
+from scheduling.services.audit import record_act
 from scheduling.services.roles import GROUPS
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ class ForAdmins(Accounts):
         ]
         if fields:
             changes["fields"] = [str(name) for name in fields]
-        record_account(action, actor=actor_on(request), now=timezone.now(), changes=changes)
+        record_act(action, actor=actor_on(request), now=timezone.now(), changes=changes)
 
 
 admin.site.unregister(User)

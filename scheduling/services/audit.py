@@ -178,7 +178,7 @@ def record_command(
     )
 
 
-def record_dead_letter(
+def record_act(
     action: str,
     *,
     actor: Actor,
@@ -186,7 +186,7 @@ def record_dead_letter(
     changes: dict[str, Any],
     reason: str = "",
 ) -> None:
-    """Write what a person did about a dead letter.
+    """Write what a person did that concerns no job: to a dead letter, a setting, a user.
 
     Raises:
         ValueError: The action is not one of `ACTIONS`.
@@ -234,36 +234,6 @@ def record_recovery(
     )
 
 
-def record_breaker_reset(
-    *, actor: Actor, now: datetime, changes: dict[str, Any], reason: str
-) -> None:
-    """Write that a person closed a circuit breaker."""
-    _write(
-        "breaker.reset",
-        actor=actor.name,
-        role=actor.role,
-        now=now,
-        changes=changes,
-        reason=reason,
-        request_id=actor.request_id,
-    )
-
-
-def record_setting(
-    *, actor: Actor, now: datetime, changes: dict[str, Any], reason: str
-) -> None:
-    """Write that a person changed a setting of the running system."""
-    _write(
-        "settings.changed",
-        actor=actor.name,
-        role=actor.role,
-        now=now,
-        changes=changes,
-        reason=reason,
-        request_id=actor.request_id,
-    )
-
-
 def record_access(
     action: str,
     *,
@@ -293,24 +263,6 @@ def record_access(
         changes={"door": door, "address": address},
         reason=reason,
         request_id=request_id,
-    )
-
-
-def record_account(
-    action: str, *, actor: Actor, now: datetime, changes: dict[str, Any]
-) -> None:
-    """Write what an admin did to a user or a group.
-
-    Raises:
-        ValueError: The action is not one of `ACTIONS`.
-    """
-    _write(
-        action,
-        actor=actor.name,
-        role=actor.role,
-        now=now,
-        changes=changes,
-        request_id=actor.request_id,
     )
 
 

@@ -9,7 +9,7 @@ from scheduling.conf import BREAKER_SETTINGS
 from scheduling.domain.actors import Actor, Operation, authorize
 from scheduling.domain.errors import BreakerNotFoundError
 from scheduling.models import CircuitBreaker
-from scheduling.services.audit import record_breaker_reset
+from scheduling.services.audit import record_act
 from scheduling.services.cancel import read_reason
 
 
@@ -39,7 +39,11 @@ def reset_breaker(
         old = breaker.state
         close_by_hand(breaker, now=now)
         breaker.save()
-        record_breaker_reset(
-            actor=actor, now=now, changes=changes(breaker, old=old), reason=why
+        record_act(
+            "breaker.reset",
+            actor=actor,
+            now=now,
+            changes=changes(breaker, old=old),
+            reason=why,
         )
     return breaker

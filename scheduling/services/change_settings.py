@@ -12,7 +12,7 @@ from scheduling import live_settings
 from scheduling.domain.actors import Actor, Operation, authorize
 from scheduling.domain.errors import InvalidRequestError
 from scheduling.models import Housekeeping
-from scheduling.services.audit import record_setting
+from scheduling.services.audit import record_act
 from scheduling.services.cancel import read_reason
 
 # The row that those who change something at the same time wait for.
@@ -51,7 +51,9 @@ def change_settings(
                 setattr(config, name, value)
             if new != old:
                 changes: dict[str, Any] = {"setting": name, "old": old, "new": new}
-                record_setting(actor=actor, now=now, changes=changes, reason=why)
+                record_act(
+                    "settings.changed", actor=actor, now=now, changes=changes, reason=why
+                )
         transaction.on_commit(live_settings.look_again)
 
 

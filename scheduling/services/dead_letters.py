@@ -10,7 +10,7 @@ from scheduling.domain.actors import Actor, Operation, authorize
 from scheduling.domain.errors import DeadLetterNotFoundError, DeadLetterSettledError
 from scheduling.models import DeadLetter
 from scheduling.models.dead_letter import DISCARDED, NEW, REPLAYED
-from scheduling.services.audit import record_dead_letter
+from scheduling.services.audit import record_act
 from scheduling.services.cancel import read_reason
 from scheduling.services.incoming import handle_again
 from scheduling.services.set_aside import original_record
@@ -39,9 +39,7 @@ def replay_dead_letter(
         letter = lock_new(dead_letter_id)
         letter.status, letter.replayed_at = REPLAYED, now
         letter.save(update_fields=["status", "replayed_at"])
-        record_dead_letter(
-            "dead_letter.replayed", actor=actor, now=now, changes=about(letter)
-        )
+        record_act("dead_letter.replayed", actor=actor, now=now, changes=about(letter))
         replayed[:] = [letter]
 
     handle_again(record, take=take, replay_of=dead_letter_id, now=now)
@@ -94,7 +92,7 @@ def discard_dead_letter(
         letter = lock_new(dead_letter_id)
         letter.status, letter.reason = DISCARDED, why
         letter.save(update_fields=["status", "reason"])
-        record_dead_letter(
+        record_act(
             "dead_letter.discarded",
             actor=actor,
             now=now,
