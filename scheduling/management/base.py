@@ -138,6 +138,17 @@ class OverrideCommand(ProductCommand):
         )
 
 
+def add_reason(parser: CommandParser, *, is_required: bool = True) -> None:
+    """Let a command take the reason for what it does."""
+    parser.add_argument(
+        "--reason",
+        required=is_required,
+        default="",
+        metavar="TEXT",
+        help="why, in your words; kept in the audit",
+    )
+
+
 def actor_of(options: Mapping[str, Any]) -> Actor:
     """Return whoever runs the command, as the audit names them."""
     return cli_actor(options.get("actor") or _login_name())

@@ -7,7 +7,7 @@ from django.core.management.base import CommandParser
 from django.utils import timezone
 from typing_extensions import override
 
-from scheduling.management.base import OverrideCommand, actor_of
+from scheduling.management.base import OverrideCommand, actor_of, add_reason
 from scheduling.models import ScheduledTransition
 from scheduling.queries import show_job
 
@@ -25,13 +25,7 @@ class JobOverrideCommand(OverrideCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         super().add_arguments(parser)
         parser.add_argument("job_id", metavar="JOB_ID", help="the job's id")
-        parser.add_argument(
-            "--reason",
-            required=self.is_reason_required,
-            default="",
-            metavar="TEXT",
-            help="why, in your words; kept in the audit",
-        )
+        add_reason(parser, is_required=self.is_reason_required)
 
     @override
     def act(self, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from django.utils import timezone
 from typing_extensions import override
 
 from scheduling.conf import BREAKER_SETTINGS
-from scheduling.management.base import OverrideCommand, actor_of
+from scheduling.management.base import OverrideCommand, actor_of, add_reason
 from scheduling.queries.breakers import show_breaker
 from scheduling.services.breakers import reset_breaker
 
@@ -35,12 +35,7 @@ example:
             choices=list(BREAKER_SETTINGS),
             help="the breaker's name",
         )
-        parser.add_argument(
-            "--reason",
-            required=True,
-            metavar="TEXT",
-            help="why, in your words; kept in the audit",
-        )
+        add_reason(parser)
 
     @override
     def act(self, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from django.core.management.base import CommandError, CommandParser
 from django.utils import timezone
 from typing_extensions import override
 
-from scheduling.management.base import OverrideCommand, actor_of
+from scheduling.management.base import OverrideCommand, actor_of, add_reason
 from scheduling.queries.settings import show_settings
 from scheduling.services.change_settings import change_settings
 
@@ -34,12 +34,7 @@ examples:
         parser.add_argument(
             "--default", action="store_true", help="what the environment gives"
         )
-        parser.add_argument(
-            "--reason",
-            required=True,
-            metavar="TEXT",
-            help="why, in your words; kept in the audit",
-        )
+        add_reason(parser)
 
     @override
     def act(self, options: Mapping[str, Any]) -> dict[str, Any]:
