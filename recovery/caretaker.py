@@ -27,8 +27,8 @@ from recovery.services.runs import (
     request_of,
     take,
 )
+from scheduling.adapters.attendance import Stop
 from scheduling.adapters.clock import database_now
-from scheduling.adapters.heartbeat import Stop
 from scheduling.adapters.owner import Owner
 from scheduling.conf import recovery_settings
 from scheduling.models import Housekeeping, ProcessState

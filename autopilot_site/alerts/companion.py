@@ -13,8 +13,8 @@ from django.utils import timezone
 from autopilot_site.alerts import sending, watch
 from autopilot_site.alerts.targets import configured
 from autopilot_site.health.facts import gather
+from scheduling.adapters.attendance import Stop
 from scheduling.adapters.clock import database_now
-from scheduling.adapters.heartbeat import Stop
 from scheduling.models import Housekeeping
 
 logger = logging.getLogger("autopilot.alerts")

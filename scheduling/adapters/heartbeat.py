@@ -10,12 +10,13 @@ import os
 import socket
 import time
 from datetime import datetime, timedelta
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from django.conf import settings
 from django.db import Error as DatabaseError
 from django.db import connection
 
+from scheduling.adapters.attendance import Stop
 from scheduling.adapters.clock import clock_skew_ms, database_now
 from scheduling.adapters.owner import Owner
 from scheduling.adapters.vitals import process_vitals
@@ -29,18 +30,6 @@ BEAT_SECONDS: Final = 4.0
 # A process that said nothing for so long has left for good, and its row goes.
 FORGOTTEN_AFTER: Final = timedelta(hours=1)
 FORGET_EVERY_SECONDS: Final = 60.0
-
-
-class Stop(Protocol):
-    """Tells when the cluster stops."""
-
-    def is_set(self) -> bool:
-        """Tell whether it does."""
-        ...
-
-    def wait(self, timeout: float | None = None) -> bool:
-        """Wait for that; tell whether it came."""
-        ...
 
 
 def attend(stop: Stop) -> None:
