@@ -34,18 +34,6 @@ def _flush_past_the_triggers(self, style, tables, **kwargs):
 DatabaseOperations.sql_flush = _flush_past_the_triggers
 
 
-# Whatever consumes: on a real cluster, which all workers share, each of them would answer
-# the others' commands. An embedded broker is its test's alone.
-CONSUMING = {
-    "test_consumer_faults.py",
-    "test_consume_events.py",
-    "test_message_cases.py",
-    "test_up.py",
-    "test_benchmark_command.py",
-    "test_readme.py",
-}
-
-
 # What a test asks for that is another thing on real services.
 _SERVICES = {"db", "transactional_db", "kafka", "process_environment"}
 _SERVICE_MARKS = ("django_db", "processes", "broker", "postgres", "alone", "browser")
@@ -67,18 +55,12 @@ def _uses_services(item):
     return marks or bool(_SERVICES.intersection(item.fixturenames))
 
 
-# Before pytest-xdist reads the groups.
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config, items):
-    """Choose the tests, and keep those on one worker that would meet on a cluster."""
+    """Leave out what a run on real services would only repeat, where that is asked for."""
     if config.getoption("only_services"):
         others = [item for item in items if not _uses_services(item)]
         config.hook.pytest_deselected(items=others)
         items[:] = [item for item in items if _uses_services(item)]
-    if os.environ.get("KAFKA_BOOTSTRAP_SERVERS"):
-        for item in items:
-            if item.path.name in CONSUMING:
-                item.add_marker(pytest.mark.xdist_group("consuming"))
 
 
 @pytest.fixture(scope="session")
