@@ -4,8 +4,6 @@ import contextlib
 import json
 import os
 import random
-import subprocess
-import sys
 import time
 import uuid
 from collections import Counter, defaultdict
@@ -13,7 +11,6 @@ from datetime import UTC, datetime, timedelta
 from io import StringIO
 from itertools import count
 
-import psutil
 import pytest
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
@@ -44,6 +41,7 @@ from tests.support.consumer import (
     wait_until,
 )
 from tests.support.crashing_consumer import EXIT_CODE
+from tests.support.servers import KafkaNode
 
 pytestmark = [pytest.mark.processes, pytest.mark.alone, pytest.mark.timeout(180)]
 SCRIPT = ROOT / "tests" / "support" / "crashing_consumer.py"
@@ -427,36 +425,12 @@ class TestLockedTable:
         assert consumer.stop() == 0
 
 
-class _Node:
-    """A Kafka node of a test's own, without topics and without creating any by itself."""
-
-    def __init__(self, directory):
-        command = [sys.executable, ".ci/kafka/kafka.py", "run", "--dir", str(directory)]
-        self._starter = subprocess.Popen(
-            command, cwd=ROOT, stdout=subprocess.PIPE, text=True
-        )
-        line = self._starter.stdout.readline()
-        self.address = next(word for word in line.split() if word.startswith("127.0.0.1:"))
-        self._children = psutil.Process(self._starter.pid).children()
-
-    def create(self, topics, **config):
-        """Create topics of one partition."""
-        admin = AdminClient({"bootstrap.servers": self.address})
-        made = admin.create_topics(
-            [NewTopic(topic, 1, 1, config=config) for topic in topics]
-        )
-        for future in made.values():
-            future.result(20)
-
-    def end(self):
-        """End it."""
-        self._starter.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._starter.wait(30)
-        for process in [*self._children, psutil.Process()][:-1]:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
-        self._starter.stdout.close()
+def _create(node, topics, **config):
+    """Create topics of one partition: a node of a test's own has none by itself."""
+    admin = AdminClient({"bootstrap.servers": node.address})
+    made = admin.create_topics([NewTopic(topic, 1, 1, config=config) for topic in topics])
+    for future in made.values():
+        future.result(20)
 
 
 @pytest.mark.broker
@@ -467,15 +441,17 @@ class TestOwnNode:
         """Return a Kafka node of this test's own."""
         if not IS_REAL:
             pytest.skip("KAFKA_BOOTSTRAP_SERVERS is not set")
-        node = _Node(tmp_path / "kafka")
+        node = KafkaNode(tmp_path / "kafka", [])
         yield node
-        node.end()
+        node.kill()
 
     @pytest.fixture
     def kafka(self, node, settings):
         """Let all clients of the test use that node."""
         settings.KAFKA_CLIENT = settings.KAFKA_CLIENT | {"bootstrap.servers": node.address}
-        node.create([*CONSUMED_TOPICS, COMMAND_RESULT], **{"max.message.bytes": "8000000"})
+        _create(
+            node, [*CONSUMED_TOPICS, COMMAND_RESULT], **{"max.message.bytes": "8000000"}
+        )
         return node.address
 
     @pytest.fixture
@@ -497,7 +473,7 @@ class TestOwnNode:
         wait_until(lambda: inbox_rows({valid}), what="the valid record")
         assert OutgoingRecord.objects.filter(acknowledged_at=None).count() == 5
 
-        node.create([dead_letter_topic(topic) for topic in CONSUMED_TOPICS])
+        _create(node, [dead_letter_topic(topic) for topic in CONSUMED_TOPICS])
         reader = Watcher([dead_letter_topic(CHALLENGE_UPDATE)])
 
         found = reader.wait_for_all(5, seconds=70)
@@ -507,7 +483,7 @@ class TestOwnNode:
     def test_with_large_records_keeps_their_bytes_and_says_what_was_cut(
         self, node, traffic, start
     ):
-        node.create([dead_letter_topic(topic) for topic in CONSUMED_TOPICS])
+        _create(node, [dead_letter_topic(topic) for topic in CONSUMED_TOPICS])
         reader = Watcher([dead_letter_topic(CHALLENGE_UPDATE)])
         consumer = start()
         values = [b"x" * size for size in (500_000, 900_000, 1_048_000, 3_000_000)]
