@@ -5,6 +5,10 @@ import os
 from django.core.asgi import get_asgi_application
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "autopilot_site.settings")
+from scheduling.tracing import trace_requests
+
+# Before Django reads its list of middleware.
+trace_requests()
 django_application = get_asgi_application()
 
 # Only now are the apps ready to be imported from.

@@ -188,6 +188,11 @@ class SiteSettings(BaseSettings):
         description="How late, in ms, a transition may be published and still be within "
         "the objective that the admin shows.",
     )
+    autopilot_tracing: bool = Field(
+        default=False,
+        description="Make traces with OpenTelemetry, whose own variables (OTEL_*) say "
+        "where they go. Needs the extra `otel`.",
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = Field(
         "INFO", description="Least level written."
     )

@@ -3,6 +3,7 @@
 import os
 import secrets
 from datetime import timedelta
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -448,6 +449,14 @@ LANGUAGE_CODE = "en-us"
 USE_I18N = False
 USE_TZ = True
 TIME_ZONE = "UTC"
+
+# --- Traces ---------------------------------------------------------------------------
+TRACING = SITE.autopilot_tracing
+if TRACING and find_spec("opentelemetry") is None:
+    raise ImproperlyConfigured(
+        "AUTOPILOT_TRACING=1: the packages for it are missing; install them with "
+        "`uv sync --frozen --extra otel`"
+    )
 
 # --- Logs -----------------------------------------------------------------------------
 # Whatever a neighbour's error quotes: none of these is ever written.

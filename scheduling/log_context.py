@@ -32,6 +32,7 @@ IDS: Final = (
     "challenge_id",
     "correlation_id",
     "run_id",
+    "trace_id",
 )
 # What else a line may bring along for a program to read.
 FIGURES: Final = ("lateness_ms", "partition", "offset", "phase_id", "state", "record")

@@ -37,6 +37,7 @@ from scheduling.topics import (
     NOTIFICATION_UPDATE,
     PHASE_TRANSITION,
 )
+from scheduling.tracing import HEADER as TRACE_HEADER
 
 ORIGINATOR = "auto_pilot"
 MIME_TYPE = "application/json"
@@ -122,14 +123,23 @@ def write_phase_transition(job: PublishableJob) -> bytes:
     return write_envelope(PHASE_TRANSITION, payload, at=job.event_at)
 
 
-def transition_headers(job_id: str, event_id: uuid.UUID) -> dict[str, str]:
-    """Return the headers of a transition's record (contract, section 8)."""
-    return {
+def transition_headers(
+    job_id: str, event_id: uuid.UUID, *, trace_parent: str = ""
+) -> dict[str, str]:
+    """Return the headers of a transition's record (contract, section 8).
+
+    Args:
+        trace_parent: Of the trace that the job belongs to, if it does.
+    """
+    headers = {
         "event-id": str(event_id),
         "job-id": job_id,
         "correlation-id": str(event_id),
         "content-type": MIME_TYPE,
     }
+    if trace_parent:
+        headers[TRACE_HEADER] = trace_parent
+    return headers
 
 
 def write_command_result(result: CommandResult, *, at: datetime) -> bytes:

@@ -53,6 +53,7 @@ class ClaimedJob:
     unproven_since: datetime | None
     started_at: datetime
     forced_at: datetime | None
+    trace_parent: str
 
 
 class Acknowledged(NamedTuple):

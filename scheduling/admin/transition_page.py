@@ -128,5 +128,7 @@ def _event(job: ScheduledTransition) -> dict[str, Any]:
         "event": json.dumps(value, indent=2, ensure_ascii=False),
         "event_topic": PHASE_TRANSITION,
         "event_key": job.key,
-        "event_headers": transition_headers(job.job_id, job.event_id),
+        "event_headers": transition_headers(
+            job.job_id, job.event_id, trace_parent=job.trace_parent
+        ),
     }

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 LONGEST_EVENT_ID = 128
 LONGEST_CORRELATION_ID = 255
+LONGEST_TRACE_PARENT = 55
 Header = tuple[str, bytes | None]
 
 
@@ -54,6 +55,11 @@ class Record:
             "job_id": self.job_id,
         }
         return {name: value for name, value in ids.items() if value}
+
+    @property
+    def trace_parent(self) -> str:
+        """Its `traceparent` header (W3C, "Trace Context"); empty where it has none."""
+        return text_header(self.headers, "traceparent", longest=LONGEST_TRACE_PARENT)
 
     @property
     def job_id(self) -> str:

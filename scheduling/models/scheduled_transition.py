@@ -102,6 +102,9 @@ class ScheduledTransition(models.Model):
     lateness_ms = models.FloatField(null=True, blank=True)
     topic_partition = models.IntegerField(null=True, blank=True)
     topic_offset = models.BigIntegerField(null=True, blank=True)
+    # The W3C `traceparent` of the request or record that asked for it, where there was
+    # one. With the database's own default, as the release before knows no such column.
+    trace_parent = models.CharField(max_length=55, blank=True, default="", db_default="")
     # Job ids, not foreign keys: they name a job also after its row was cleaned up.
     replaces = models.CharField(max_length=128, blank=True, default="")
     replaced_by = models.CharField(max_length=128, blank=True, default="")

@@ -22,12 +22,14 @@ from scheduling.adapters.event_publisher import (
 )
 from scheduling.adapters.lanes import LaneBoard
 from scheduling.adapters.topic_search import find_events
+from scheduling.adapters.traced_publish import publish_traced
 from scheduling.adapters.vitals import process_vitals
 from scheduling.conf import SchedulerSettings
 from scheduling.domain.errors import ServiceUnavailableError
 from scheduling.log_context import ids_of
 from scheduling.messages import transition_headers, write_phase_transition
 from scheduling.topics import PHASE_TRANSITION
+from scheduling.tracing import trace_id_of
 
 logger = logging.getLogger("autopilot.firing")
 Result = TypeVar("Result")
@@ -95,7 +97,8 @@ class Batch:
         self._while_held = while_held
         jobs = self._still_held(self._not_on_the_topic(self.jobs))
         self._waits_since = time.monotonic()
-        outcomes = publisher.publish(
+        outcomes = publish_traced(
+            publisher,
             [_record(job, timestamp=process_clock.epoch()) for job in jobs],
             deadline_seconds=settings.job_timeout / 1000,
             while_waiting=lambda: self._may_wait(board),
@@ -271,6 +274,7 @@ def log_ids(job: ClaimedJob) -> dict[str, str]:
             "event_id": job.event_id,
             "challenge_id": job.challenge_id,
             "correlation_id": job.event_id,
+            "trace_id": trace_id_of(job.trace_parent),
         }
     )
 
@@ -281,7 +285,7 @@ def _record(job: ClaimedJob, *, timestamp: float) -> OutgoingRecord:
         topic=PHASE_TRANSITION,
         key=job.key,
         value=write_phase_transition(job),
-        headers=transition_headers(job.job_id, job.event_id),
+        headers=transition_headers(job.job_id, job.event_id, trace_parent=job.trace_parent),
         timestamp_ms=int(timestamp * 1000),
     )
 

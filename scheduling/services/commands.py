@@ -50,6 +50,8 @@ from scheduling.services.schedule import schedule_transition
 from scheduling.services.unproven import Proven, hold_scheduled
 from scheduling.services.update import Update, update_transition
 from scheduling.topics import COMMAND_RESULT
+from scheduling.tracing import HEADER as TRACE_HEADER
+from scheduling.tracing import current_parent
 
 MOST_LISTED = 1_000
 # An answer of more ids would not fit into a record.
@@ -117,7 +119,11 @@ def queue_answer(result: CommandResult, *, key: str, now: datetime) -> None:
         topic=COMMAND_RESULT,
         key=key.encode() or None,
         value=write_command_result(result, at=now),
-        headers={"correlation-id": result.correlation_id, "content-type": MIME_TYPE},
+        headers={
+            "correlation-id": result.correlation_id,
+            "content-type": MIME_TYPE,
+            TRACE_HEADER: current_parent(),
+        },
         created_at=now,
     )
     insert_rows([answer])

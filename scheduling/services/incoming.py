@@ -10,7 +10,8 @@ import time
 import traceback
 import uuid
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, ClassVar, ParamSpec
@@ -24,6 +25,7 @@ from django.db import (
 )
 from django.db.models import Q
 
+from scheduling import tracing
 from scheduling.adapters.inserts import insert_rows, new_row
 from scheduling.domain.errors import (
     Category,
@@ -34,7 +36,7 @@ from scheduling.domain.errors import (
     ServiceUnavailableError,
 )
 from scheduling.domain.records import Record
-from scheduling.log_context import bound_contextvars
+from scheduling.log_context import bound_contextvars, ids_of
 from scheduling.messages import UnusableMessageError
 from scheduling.models import InboxMessage
 from scheduling.services.routes import (
@@ -135,7 +137,8 @@ def handle_again(
     for item in understood:
         try:
             again = functools.partial(_apply, [item], now=now, take=take)
-            _try_often(again, item.record)
+            with _handling(item.record):
+                _try_often(again, item.record)
         except (ServiceUnavailableError, *TAKEN):
             raise
         except SchedulingError as error:
@@ -196,7 +199,8 @@ def _waves(understood: Sequence[_Understood]) -> list[list[_Understood]]:
 
 def _handle_wave(wave: Sequence[_Understood], *, now: datetime, is_stuck: bool) -> None:
     """Handle records of different subjects together, or else one by one."""
-    if len(wave) > 1 and not is_stuck:
+    # A job has to know which record asked for it, where that is traced.
+    if len(wave) > 1 and not is_stuck and not tracing.is_on():
         try:
             _apply(wave, now=now)
         except OUT_OF_REACH:
@@ -208,12 +212,30 @@ def _handle_wave(wave: Sequence[_Understood], *, now: datetime, is_stuck: bool) 
     for item in wave:
         try:
             once = functools.partial(_apply, [item], now=now)
-            with bound_contextvars(**item.record.log_ids):
+            with _handling(item.record):
                 _try_often(once, item.record, is_stuck=is_stuck)
         except ServiceUnavailableError:
             raise
         except SchedulingError as error:
             _note_refused([(item.record, error)], now=now)
+
+
+@contextmanager
+def _handling(record: Record) -> Iterator[None]:
+    """Let lines and traces tell which record is handled."""
+    ids = record.log_ids
+    attributes = {
+        "messaging.destination.partition.id": str(record.partition),
+        "messaging.kafka.offset": record.offset,
+        **({"messaging.message.id": record.event_id} if record.event_id else {}),
+    }
+    with (
+        tracing.handling_record(record.topic, record.trace_parent, attributes),
+        bound_contextvars(
+            **ids, **ids_of({"trace_id": tracing.trace_id_of(tracing.current_parent())})
+        ),
+    ):
+        yield
 
 
 def _try_often(act: Callable[[], None], record: Record, *, is_stuck: bool = False) -> None:

@@ -19,6 +19,7 @@ from scheduling.adapters.event_publisher import (
     Verdict,
 )
 from scheduling.adapters.topic_search import find_events
+from scheduling.adapters.traced_publish import publish_traced
 from scheduling.conf import scheduler_settings
 from scheduling.domain.errors import ServiceUnavailableError
 from scheduling.messages import LONGEST_TRUNCATED_KEY, MIME_TYPE, write_dead_letter
@@ -211,7 +212,8 @@ def _publish(
     may_go_on: Callable[[], bool],
 ) -> list[Outcome]:
     """Send the rows together; alone those of a batch that was too large as a whole."""
-    outcomes = publisher.publish(
+    outcomes = publish_traced(
+        publisher,
         [_record(row, now=now) for row in rows],
         deadline_seconds=DEADLINE_SECONDS,
         while_waiting=may_go_on,
@@ -222,7 +224,8 @@ def _publish(
             continue
         left = ends_at - time.monotonic()
         if left > 0 and may_go_on():
-            (outcomes[place],) = publisher.publish(
+            (outcomes[place],) = publish_traced(
+                publisher,
                 [_record(rows[place], now=now)],
                 deadline_seconds=left,
                 while_waiting=may_go_on,

@@ -24,6 +24,7 @@ from scheduling.domain.lifecycle import LIVE, TransitionStatus
 from scheduling.domain.phases import PhaseData, format_instant, read_phase_data
 from scheduling.models import AuditEntry, ScheduledTransition
 from scheduling.services.audit import entry
+from scheduling.tracing import current_parent
 
 Identity = tuple[str, str, str]
 # Another writer may take an identity or a job id between our look and our insert.
@@ -284,6 +285,7 @@ def _job(
         upstream_at=upstream.at if upstream else None,
         status=status.value,
         max_attempts=max_attempts,
+        trace_parent=current_parent(),
         created_at=now,
         updated_at=now,
         finalized_at=None if status in LIVE else now,

@@ -11,6 +11,7 @@ from scheduling.domain.records import Record
 from scheduling.models import DeadLetter, OutgoingRecord
 from scheduling.services.shown import shown
 from scheduling.topics import dead_letter_topic
+from scheduling.tracing import HEADER as TRACE_HEADER
 
 MOST_ERRORS = 50
 # What the column holds; handlers of one's own bring codes of their own.
@@ -37,7 +38,10 @@ def set_aside(
                 OutgoingRecord,
                 topic=dead_letter_topic(letter.topic),
                 key=letter.key,
-                headers={"correlation-id": record.correlation_id},
+                headers={
+                    "correlation-id": record.correlation_id,
+                    TRACE_HEADER: record.trace_parent,
+                },
                 dead_letter_id=letter.pk,
                 created_at=now,
             )
