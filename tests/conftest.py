@@ -55,8 +55,14 @@ def _uses_services(item):
     return marks or bool(_SERVICES.intersection(item.fixturenames))
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config, items):
-    """Leave out what a run on real services would only repeat, where that is asked for."""
+    """Leave out what a run on real services would only repeat, where that is asked for.
+
+    The longest go first, whatever their random order: begun last, a test that waits for
+    minutes would be all that goes on.
+    """
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
     if config.getoption("only_services"):
         others = [item for item in items if not _uses_services(item)]
         config.hook.pytest_deselected(items=others)

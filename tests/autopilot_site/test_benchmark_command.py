@@ -78,6 +78,7 @@ def all_hold():
 @pytest.mark.timeout(180)
 @pytest.mark.django_db(transaction=True)
 class TestBenchmarkCommand:
+    @pytest.mark.long
     def test_measures_everything_and_leaves_no_row(self, start):
         process = start()
 

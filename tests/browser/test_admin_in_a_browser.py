@@ -69,6 +69,7 @@ def make_job(operator, phase_data, now):
 
 
 class TestEveryRole:
+    @pytest.mark.long
     def test_walks_every_page_without_a_complaint(self, address, visit, make_job):
         job = make_job()
         make_job("failed")

@@ -46,11 +46,11 @@ from tests.support.servers import KafkaNode
 pytestmark = [pytest.mark.processes, pytest.mark.alone, pytest.mark.timeout(180)]
 SCRIPT = ROOT / "tests" / "support" / "crashing_consumer.py"
 # By hand more: CONSUMER_KILLS=50 CONSUMER_RECORDS=5000.
-KILLS = int(os.environ.get("CONSUMER_KILLS", "8"))
+IS_REAL = bool(os.environ.get("KAFKA_BOOTSTRAP_SERVERS"))
+KILLS = int(os.environ.get("CONSUMER_KILLS", "8" if IS_REAL else "3"))
 RECORDS = int(os.environ.get("CONSUMER_RECORDS", "400"))
 # By hand 60: far longer than a record is suspected of being the cause.
 LOCKED_SECONDS = float(os.environ.get("CONSUMER_LOCKED_SECONDS", "12"))
-IS_REAL = bool(os.environ.get("KAFKA_BOOTSTRAP_SERVERS"))
 # A real cluster notices that a member was killed by its silence.
 BACK_SECONDS = 60
 _numbers = count(int(time.time() * 1000) * 1000)
@@ -269,6 +269,7 @@ def start(process_environment, kafka, tmp_path):
 
 
 class TestKilledConsumer:
+    @pytest.mark.long
     @pytest.mark.timeout(120 + 30 * KILLS)
     def test_has_each_effect_once_however_often_it_is_killed(self, start, traffic):
         for _ in range(KILLS):

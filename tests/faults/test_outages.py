@@ -117,7 +117,7 @@ class TestRealKafka:
         node.kill()
 
     @pytest.mark.timeout(400)
-    @pytest.mark.parametrize("outage", [10, 180])
+    @pytest.mark.parametrize("outage", [10, pytest.param(180, marks=pytest.mark.long)])
     def test_killed_and_started_again_has_all_that_was_due(
         self, outage, node, settings, transactional_db, process_environment, tmp_path, plant
     ):
