@@ -18,15 +18,26 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from rich.console import Console
 from rich.table import Table
 
+from scheduling.adapters.tcp_forwarder import TcpForwarder
 from scheduling.topics import ALL_TOPICS, DEFAULT_PARTITIONS
 from tests.chaos.faults import Faults
 from tests.chaos.fleet import Fleet
 from tests.chaos.judge import Watcher, judge
-from tests.chaos.load import SOON, Api, Ledger, Records, Scheduler, wait_for_all
+from tests.chaos.load import (
+    SOON,
+    Api,
+    Ledger,
+    Records,
+    Scheduler,
+    Upstream,
+    wait_for_all,
+)
+from tests.support.challenge_service import ScriptedChallengeService
 from tests.support.servers import ROOT, KafkaNode, PostgresServer
 
 NAME = "chaos"
@@ -36,6 +47,8 @@ JOBS_PER_SECOND = 5
 DRAIN_SECONDS = 90
 VERIFY_SECONDS = 60
 MOST_SHOWN = 5
+WRONG_BY_SECONDS = 30
+RECOVERY_OFTEN = {"RECOVERY_SYNC_INTERVAL": "3000"}
 
 
 def main():
@@ -93,8 +106,17 @@ def _run(options, directory, postgres, kafka):
     _manage(environment, "migrate", "-v", "0")
     _manage(environment, "createsuperuser", "--noinput", "-v", "0")
     log_path = directory / "product.log"
-    with log_path.open("ab") as log:
-        fleet = Fleet(_commands(port), environment=environment, log=log)
+    with (
+        log_path.open("ab") as log,
+        ScriptedChallengeService() as upstream,
+        contextlib.closing(
+            TcpForwarder(port=0, target_port=urlsplit(postgres.url).port)
+        ) as tunnel,
+    ):
+        environment |= upstream.environment() | RECOVERY_OFTEN
+        fleet = Fleet(
+            _commands(port, postgres.url, tunnel.port), environment=environment, log=log
+        )
         watcher = Watcher(kafka.address)
         watcher.start()
         fleet.wait_whole(seconds=60)
@@ -114,16 +136,18 @@ def _run(options, directory, postgres, kafka):
         records = Records(
             kafka.address, ledger, seed=options.seed, first_project=900_000_000, until=until
         )
+        shower = Upstream(upstream, ledger, until=until)
         faults = Faults(
             fleet=fleet,
             postgres=postgres,
             kafka=kafka,
+            tunnel=tunnel,
             seconds=options.seconds,
             seed=options.seed,
         )
-        for thread in (*clients, records, faults):
+        for thread in (*clients, records, shower, faults):
             thread.start()
-        wait_for_all([*clients, records, faults], seconds=options.seconds + 180)
+        wait_for_all([*clients, records, shower, faults], seconds=options.seconds + 180)
         quiet_since = time.monotonic()
         time.sleep(SOON[1])
         verdict = judge(kafka.address, ledger, watcher.seen_at)
@@ -150,15 +174,37 @@ def _run(options, directory, postgres, kafka):
     }
 
 
-def _commands(port):
-    """Return what is run; each would be a unit of a service manager."""
+def _commands(port, database_url, tunnel_port):
+    """Return what is run; each would be a unit of a service manager.
+
+    The second cluster reaches the database through the tunnel, and where faketime is
+    installed its host's clock is wrong.
+    """
     web = ("-m", "gunicorn", "-k", "asgi", "--no-control-socket", "--graceful-timeout", "5")
+    bound = ("--bind", f"127.0.0.1:{port}", "autopilot_site.asgi:application")
+    cluster, consumer = ("manage.py", "qcluster"), ("manage.py", "consume_events")
+    other_way = database_url.replace(f":{urlsplit(database_url).port}/", f":{tunnel_port}/")
     return {
-        "web": (*web, "--bind", f"127.0.0.1:{port}", "autopilot_site.asgi:application"),
-        "cluster-a": ("manage.py", "qcluster"),
-        "cluster-b": ("manage.py", "qcluster"),
-        "consumer-a": ("manage.py", "consume_events"),
-        "consumer-b": ("manage.py", "consume_events"),
+        "web": ((*web, *bound), {}),
+        "cluster-a": (cluster, {}),
+        "cluster-b": (cluster, {"DATABASE_URL": other_way} | _wrong_clock()),
+        "consumer-a": (consumer, {}),
+        "consumer-b": (consumer, {}),
+    }
+
+
+def _wrong_clock():
+    """Return what sets a process's clock ahead; nothing where that can't be done."""
+    library = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
+    if library is None:
+        return {}
+    return {
+        "LD_PRELOAD": str(library),
+        "FAKETIME": f"+{WRONG_BY_SECONDS}s",
+        # Waiting goes by the monotonic clock, which no host sets.
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        "DONT_FAKE_MONOTONIC": "1",
+        "NO_FAKE_STAT": "1",
     }
 
 

@@ -9,24 +9,31 @@ from collections import Counter
 import psutil
 
 PAUSE_SECONDS = 8.0
+LEAST_AGE_SECONDS = 5.0
 
 
 class Faults(threading.Thread):
     """Kills, pauses and restarts for so many seconds; `done` counts what it did.
 
     A kill each second hits any process of the product. In turns of a minute a process of
-    a cluster or a consumer is paused for longer than its lease every 15 s, Kafka is killed
-    once and stays away for some seconds, and PostgreSQL is restarted as after a crash.
+    a cluster or a consumer is paused for longer than its lease every 15 s, the answers of
+    PostgreSQL to one cluster are lost for some seconds, Kafka is killed once and stays
+    away for some seconds, and PostgreSQL is restarted as after a crash.
+
+    Args:
+        tunnel: The forwarder between one cluster and PostgreSQL.
     """
 
-    def __init__(self, *, fleet, postgres, kafka, seconds, seed):
+    def __init__(self, *, fleet, postgres, kafka, tunnel, seconds, seed):
         super().__init__(name="faults", daemon=True)
         self._fleet = fleet
         self._postgres = postgres
         self._kafka = kafka
+        self._tunnel = tunnel
         self._random = random.Random(seed)
         self._seconds = seconds
-        self._paused = []
+        # When to undo what, in monotonic seconds.
+        self._undone_at = []
         self.done = Counter()
         self.errors = []
 
@@ -36,16 +43,20 @@ class Faults(threading.Thread):
         except Exception as error:  # noqa: BLE001 -- told in the report
             self.errors.append(repr(error))
         finally:
-            self._wake(all_of_them=True)
+            self._undo(all_of_them=True)
 
     def _run(self):
         began = time.monotonic()
         tick = 0
         while (now := time.monotonic() - began) < self._seconds:
-            self._wake()
+            self._undo()
             self._kill_one()
             if tick % 15 == 7:
                 self._pause_one()
+            if tick % 60 == 14:
+                self._tunnel.lose_replies()
+                self._undo_later(self._tunnel.return_replies)
+                self.done[f"answers of PostgreSQL lost for {PAUSE_SECONDS:.0f} s"] += 1
             if tick % 60 == 30:
                 self._kill_kafka()
             if tick % 60 == 50:
@@ -55,11 +66,20 @@ class Faults(threading.Thread):
             time.sleep(max(0.0, began + tick - time.monotonic()))
 
     def _kill_one(self):
-        everything = self._fleet.everything()
-        if everything:
-            _, victim = self._random.choice(everything)
-            with contextlib.suppress(psutil.NoSuchProcess):
-                victim.kill()
+        """Kill a process that has lived for a while.
+
+        On a machine where a start takes longer than a second, nothing would ever come up
+        if those that start could be killed each second as well.
+        """
+        born_before = time.time() - LEAST_AGE_SECONDS
+        with contextlib.suppress(psutil.NoSuchProcess):
+            grown = [
+                one
+                for _, one in self._fleet.everything()
+                if one.create_time() < born_before
+            ]
+            if grown:
+                self._random.choice(grown).kill()
                 self.done["kill -9"] += 1
 
     def _pause_one(self):
@@ -68,16 +88,19 @@ class Faults(threading.Thread):
             _, victim = self._random.choice(kinds)
             with contextlib.suppress(psutil.NoSuchProcess):
                 victim.suspend()
-                self._paused.append((time.monotonic() + PAUSE_SECONDS, victim))
+                self._undo_later(victim.resume)
                 self.done[f"pauses of {PAUSE_SECONDS:.0f} s"] += 1
 
-    def _wake(self, *, all_of_them=False):
+    def _undo_later(self, act):
+        self._undone_at.append((time.monotonic() + PAUSE_SECONDS, act))
+
+    def _undo(self, *, all_of_them=False):
         now = time.monotonic()
-        for at, victim in list(self._paused):
+        for at, act in list(self._undone_at):
             if all_of_them or now >= at:
-                self._paused.remove((at, victim))
+                self._undone_at.remove((at, act))
                 with contextlib.suppress(psutil.NoSuchProcess):
-                    victim.resume()
+                    act()
 
     def _kill_kafka(self):
         away = self._random.uniform(2.0, 6.0)

@@ -20,7 +20,8 @@ class Fleet:
     """Processes by name, each of which is started again when it ends.
 
     Args:
-        commands: The arguments of each process behind the Python that runs this.
+        commands: The arguments of each process behind the Python that runs this, and
+            what its environment has of its own.
         log: Where all of them write.
     """
 
@@ -35,10 +36,11 @@ class Fleet:
         self._keeper.start()
 
     def _start(self, name):
+        arguments, own = self._commands[name]
         return subprocess.Popen(
-            [sys.executable, *self._commands[name]],
+            [sys.executable, *arguments],
             cwd=ROOT,
-            env=self._environment,
+            env=self._environment | own,
             stdout=self._log,
             stderr=self._log,
             start_new_session=True,

@@ -121,6 +121,9 @@ def judge(bootstrap, ledger, seen_at):
     }
     for phase, due in ledger.wanted.items():
         dues.update(dict.fromkeys(by_phase[phase], due))
+    found = {
+        event_id: due for phase, due in ledger.found.items() for event_id in by_phase[phase]
+    }
     answers = defaultdict(set)
     for headers, payload in read_topic(bootstrap, COMMAND_RESULT):
         answers[payload["correlationId"]].add((headers["event-id"], payload["success"]))
@@ -129,10 +132,14 @@ def judge(bootstrap, ledger, seen_at):
         "lost": [
             one.job_id for one in jobs if one.fate not in gone and not by_job[one.job_id]
         ]
-        + [f"phase {phase}" for phase in ledger.wanted if not by_phase[phase]],
+        + [
+            f"phase {phase}"
+            for phase in (*ledger.wanted, *ledger.found)
+            if not by_phase[phase]
+        ],
         "early": [
             event_id
-            for event_id, due in dues.items()
+            for event_id, due in (dues | found).items()
             if event_id in seen_at and seen_at[event_id] < due - TOLERANCE_SECONDS
         ],
         "fired after cancel": [
@@ -156,6 +163,7 @@ def judge(bootstrap, ledger, seen_at):
         "jobs promised by the API": len(ledger.jobs),
         "of them cancelled or moved": sum(one.fate in gone for one in jobs),
         "phases promised by records": len(ledger.wanted),
+        "phases that only recovery finds": len(ledger.found),
         "commands": len(ledger.commands),
         "requests refused": len(ledger.refused),
         "requests repeated": ledger.repeats,

@@ -17,10 +17,13 @@ from datetime import UTC, datetime
 from confluent_kafka import Producer
 
 from scheduling.topics import CHALLENGE_UPDATE, COMMAND
+from tests.support.challenge_service import api_challenge
 
 SOON = (2.5, 15.0)
 ANSWER_SECONDS = 120
 RECORDS_EVERY_SECONDS = 0.5
+UPSTREAM_EVERY_SECONDS = 1.0
+UPSTREAM_DUE_IN = 20.0
 
 
 def instant(epoch):
@@ -43,10 +46,12 @@ class Ledger:
     """All that was promised.
 
     wanted: by (projectId, phaseId), the due instants of records that were acknowledged.
+    found: the same, of what only recovery can find, which may take it some time.
     """
 
     jobs: dict = field(default_factory=dict)
     wanted: dict = field(default_factory=dict)
+    found: dict = field(default_factory=dict)
     commands: dict = field(default_factory=dict)
     refused: list = field(default_factory=list)
     repeats: int = 0
@@ -258,6 +263,29 @@ class Records(threading.Thread):
             self._ledger.commands[correlation_id] = project
 
         self._send(COMMAND, project, payload, acknowledged)
+
+
+class Upstream(threading.Thread):
+    """Shows challenges that nobody tells of: only recovery finds what they ask for."""
+
+    def __init__(self, service, ledger, *, until):
+        super().__init__(daemon=True)
+        self._service = service
+        self._ledger = ledger
+        self._until = until
+
+    def run(self):
+        number = 0
+        while time.monotonic() < self._until:
+            number += 1
+            now = datetime.fromtimestamp(round(time.time(), 3), UTC)
+            shown = api_challenge(number, now=now, due_in=UPSTREAM_DUE_IN, phases=1)
+            (phase,) = shown["phases"]
+            with self._ledger.lock:
+                self._service.challenges[shown["id"]] = shown
+                due = now.timestamp() + UPSTREAM_DUE_IN
+                self._ledger.found[shown["projectId"], phase["id"]] = due
+            time.sleep(UPSTREAM_EVERY_SECONDS)
 
 
 def wait_for_all(threads, *, seconds):
