@@ -10,7 +10,7 @@ UV ?= $(or $(shell command -v uv 2>/dev/null),.uv/bin/uv)
 RUN := $(UV) run --frozen --no-dev
 DEV := $(UV) run --frozen
 # Most tests wait for processes and brokers more than they compute.
-TOGETHER := -n 3 --dist worksteal
+TOGETHER := -n 4 --dist worksteal
 PYTHON_PACKAGES := autopilot_site scheduling recovery
 
 # What a look at the code needs of settings, and what one at production's needs: secrets
@@ -20,7 +20,7 @@ secret = $$(python3 -c 'import secrets; print(secrets.token_urlsafe(60))')
 PRODUCTION = env DEBUG=0 SECRET_KEY=$(secret) JWT_SIGNING_KEY=$(secret) \
 	ALLOWED_HOSTS=autopilot.example.org SECURE_SSL_REDIRECT=1
 
-.PHONY: help setup run test test-real chaos check fmt lint types imports audit readme \
+.PHONY: help setup run test test-real test-real-together test-real-alone real-services chaos check fmt lint types imports audit readme \
 	web cluster consumer kafka
 
 help: ## Show this list
@@ -52,13 +52,20 @@ run: | $(UV) ## Start everything, with a demo where the database is empty (ARGS=
 test: | $(UV) ## Run the tests (no PostgreSQL, no Kafka, no Java needed)
 	$(DEV) pytest $(TOGETHER)
 
-test-real: | $(UV) ## Run the tests on DATABASE_URL and KAFKA_BOOTSTRAP_SERVERS
+test-real: test-real-together test-real-alone ## Run the tests on DATABASE_URL and KAFKA_BOOTSTRAP_SERVERS
+
+# Two halves, for who has two pairs of servers: those of one share its topics.
+test-real-together: real-services | $(UV)
+	$(DEV) pytest $(TOGETHER) --only-services -m "not alone"
+
+test-real-alone: real-services | $(UV)
+	$(DEV) pytest -m alone
+
+real-services:
 	@test -n "$$DATABASE_URL" && test -n "$$KAFKA_BOOTSTRAP_SERVERS" || { \
-		echo "test-real: set DATABASE_URL (postgres://...) and KAFKA_BOOTSTRAP_SERVERS" >&2; \
+		echo "set DATABASE_URL (postgres://...) and KAFKA_BOOTSTRAP_SERVERS" >&2; \
 		exit 1; \
 	}
-	$(DEV) pytest $(TOGETHER) --only-services -m "not alone"
-	$(DEV) pytest -m alone
 
 # How long the faults last, in seconds; SEED=… repeats a run, RAW=… keeps its report.
 DURATION ?= 180
