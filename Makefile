@@ -69,8 +69,11 @@ real-services:
 
 # How long the faults last, in seconds; SEED=… repeats a run, RAW=… keeps its report.
 DURATION ?= 180
+# Seconds from one kill to the next.
+KILL_EVERY ?= 1
 chaos: | $(UV) ## Let clients work under faults, and judge it from outside (DURATION, SEED)
-	$(DEV) python -m tests.chaos --seconds $(DURATION) $(if $(SEED),--seed $(SEED)) \
+	$(DEV) python -m tests.chaos --seconds $(DURATION) --kill-every $(KILL_EVERY) \
+		$(if $(SEED),--seed $(SEED)) \
 		$(if $(RAW),--raw $(RAW))
 
 check: lint test ## All that has to be green: lint and test

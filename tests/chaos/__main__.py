@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -47,7 +48,8 @@ JOBS_PER_SECOND = 5
 DRAIN_SECONDS = 90
 VERIFY_SECONDS = 60
 MOST_SHOWN = 5
-WRONG_BY_SECONDS = 30
+READY_SECONDS = 120
+AHEAD_SECONDS = 30
 RECOVERY_OFTEN = {"RECOVERY_SYNC_INTERVAL": "3000"}
 
 
@@ -82,6 +84,10 @@ def main():
 def _options():
     parser = argparse.ArgumentParser(prog="chaos", description=__doc__)
     parser.add_argument("--seconds", type=int, default=180, help="how long faults last")
+    parser.add_argument(
+        "--kill-every", type=int, default=1, help="seconds from one kill to the next"
+    )
+    parser.add_argument("--log", type=Path, help="a file for what the processes write")
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
     parser.add_argument("--raw", type=Path, help="a file for the report as JSON")
     return parser.parse_args()
@@ -105,7 +111,7 @@ def _run(options, directory, postgres, kafka):
     }
     _manage(environment, "migrate", "-v", "0")
     _manage(environment, "createsuperuser", "--noinput", "-v", "0")
-    log_path = directory / "product.log"
+    log_path = options.log or directory / "product.log"
     with (
         log_path.open("ab") as log,
         ScriptedChallengeService() as upstream,
@@ -119,7 +125,7 @@ def _run(options, directory, postgres, kafka):
         )
         watcher = Watcher(kafka.address)
         watcher.start()
-        fleet.wait_whole(seconds=60)
+        _wait_until_well(port, seconds=READY_SECONDS)
         ledger = Ledger()
         until = time.monotonic() + options.seconds
         clients = [
@@ -143,6 +149,7 @@ def _run(options, directory, postgres, kafka):
             kafka=kafka,
             tunnel=tunnel,
             seconds=options.seconds,
+            kill_every=options.kill_every,
             seed=options.seed,
         )
         for thread in (*clients, records, shower, faults):
@@ -150,21 +157,24 @@ def _run(options, directory, postgres, kafka):
         wait_for_all([*clients, records, shower, faults], seconds=options.seconds + 180)
         quiet_since = time.monotonic()
         time.sleep(SOON[1])
-        verdict = judge(kafka.address, ledger, watcher.seen_at)
+        verdict = judge(kafka.address, ledger, watcher.seen_at, faults.outages)
         while verdict.is_incomplete and time.monotonic() < quiet_since + DRAIN_SECONDS:
             time.sleep(3)
-            verdict = judge(kafka.address, ledger, watcher.seen_at)
+            verdict = judge(kafka.address, ledger, watcher.seen_at, faults.outages)
         drained = time.monotonic() - quiet_since
         check = _verify(environment, until=time.monotonic() + VERIFY_SECONDS)
         watcher.stop()
         not_in_order = fleet.stop()
     failed = [client.error for client in clients if client.error] + faults.errors
+    if not ledger.jobs or not ledger.commands:
+        failed.append("the clients were promised nothing: the faults left no time")
     return {
         "seed": options.seed,
         "seconds": options.seconds,
         "faults": dict(faults.done) | {"restarts": fleet.restarts},
         "figures": verdict.figures
         | {"seconds to judge after the faults": round(drained, 1)},
+        "repeated": verdict.repeated,
         "wrong": verdict.wrong
         | {
             "verify": check,
@@ -177,35 +187,36 @@ def _run(options, directory, postgres, kafka):
 def _commands(port, database_url, tunnel_port):
     """Return what is run; each would be a unit of a service manager.
 
-    The second cluster reaches the database through the tunnel, and where faketime is
-    installed its host's clock is wrong.
+    The second cluster reaches the database through the tunnel, and its host's clock is
+    ahead.
     """
     web = ("-m", "gunicorn", "-k", "asgi", "--no-control-socket", "--graceful-timeout", "5")
     bound = ("--bind", f"127.0.0.1:{port}", "autopilot_site.asgi:application")
     cluster, consumer = ("manage.py", "qcluster"), ("manage.py", "consume_events")
+    ahead = ("-m", "tests.chaos.ahead", str(AHEAD_SECONDS), "qcluster")
     other_way = database_url.replace(f":{urlsplit(database_url).port}/", f":{tunnel_port}/")
     return {
         "web": ((*web, *bound), {}),
         "cluster-a": (cluster, {}),
-        "cluster-b": (cluster, {"DATABASE_URL": other_way} | _wrong_clock()),
+        "cluster-b": (ahead, {"DATABASE_URL": other_way}),
         "consumer-a": (consumer, {}),
         "consumer-b": (consumer, {}),
     }
 
 
-def _wrong_clock():
-    """Return what sets a process's clock ahead; nothing where that can't be done."""
-    library = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
-    if library is None:
-        return {}
-    return {
-        "LD_PRELOAD": str(library),
-        "FAKETIME": f"+{WRONG_BY_SECONDS}s",
-        # Waiting goes by the monotonic clock, which no host sets.
-        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-        "DONT_FAKE_MONOTONIC": "1",
-        "NO_FAKE_STAT": "1",
-    }
+def _wait_until_well(port, *, seconds):
+    """Wait until the web process says that every part of the system is there.
+
+    Raises:
+        TimeoutError: It does not in time.
+    """
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        with contextlib.suppress(OSError):
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5).close()
+            return
+        time.sleep(0.5)
+    raise TimeoutError(f"the system is not well after {seconds} s")
 
 
 def _manage(environment, *arguments, **options):

@@ -15,16 +15,16 @@ LEAST_AGE_SECONDS = 5.0
 class Faults(threading.Thread):
     """Kills, pauses and restarts for so many seconds; `done` counts what it did.
 
-    A kill each second hits any process of the product. In turns of a minute a process of
-    a cluster or a consumer is paused for longer than its lease every 15 s, the answers of
-    PostgreSQL to one cluster are lost for some seconds, Kafka is killed once and stays
-    away for some seconds, and PostgreSQL is restarted as after a crash.
+    Every so many seconds a kill hits any process of the product. In turns of a minute a
+    process of a cluster or a consumer is paused for longer than its lease every 15 s, the
+    answers of PostgreSQL to one cluster are lost for some seconds, Kafka is killed once
+    and stays away for some seconds, and PostgreSQL is restarted as after a crash.
 
     Args:
         tunnel: The forwarder between one cluster and PostgreSQL.
     """
 
-    def __init__(self, *, fleet, postgres, kafka, tunnel, seconds, seed):
+    def __init__(self, *, fleet, postgres, kafka, tunnel, seconds, kill_every, seed):
         super().__init__(name="faults", daemon=True)
         self._fleet = fleet
         self._postgres = postgres
@@ -32,9 +32,12 @@ class Faults(threading.Thread):
         self._tunnel = tunnel
         self._random = random.Random(seed)
         self._seconds = seconds
+        self._kill_every = kill_every
         # When to undo what, in monotonic seconds.
         self._undone_at = []
         self.done = Counter()
+        # From when to when Kafka or PostgreSQL was away, in epoch seconds.
+        self.outages = []
         self.errors = []
 
     def run(self):
@@ -50,7 +53,8 @@ class Faults(threading.Thread):
         tick = 0
         while (now := time.monotonic() - began) < self._seconds:
             self._undo()
-            self._kill_one()
+            if tick % self._kill_every == 0:
+                self._kill_one()
             if tick % 15 == 7:
                 self._pause_one()
             if tick % 60 == 14:
@@ -60,23 +64,23 @@ class Faults(threading.Thread):
             if tick % 60 == 30:
                 self._kill_kafka()
             if tick % 60 == 50:
-                self._postgres.restart_at_once()
+                with self._outage():
+                    self._postgres.restart_at_once()
                 self.done["PostgreSQL restarts"] += 1
             tick = max(tick + 1, int(now) + 1)
             time.sleep(max(0.0, began + tick - time.monotonic()))
 
     def _kill_one(self):
-        """Kill a process that has lived for a while.
+        """Kill a process of one of the services that has lived for a while.
 
         On a machine where a start takes longer than a second, nothing would ever come up
         if those that start could be killed each second as well.
         """
         born_before = time.time() - LEAST_AGE_SECONDS
+        name = self._random.choice(self._fleet.names)
         with contextlib.suppress(psutil.NoSuchProcess):
             grown = [
-                one
-                for _, one in self._fleet.everything()
-                if one.create_time() < born_before
+                one for one in self._fleet.tree(name) if one.create_time() < born_before
             ]
             if grown:
                 self._random.choice(grown).kill()
@@ -104,7 +108,14 @@ class Faults(threading.Thread):
 
     def _kill_kafka(self):
         away = self._random.uniform(2.0, 6.0)
-        self._kafka.kill()
-        self.done["Kafka killed"] += 1
-        time.sleep(away)
-        self._kafka.start()
+        with self._outage():
+            self._kafka.kill()
+            self.done["Kafka killed"] += 1
+            time.sleep(away)
+            self._kafka.start()
+
+    @contextlib.contextmanager
+    def _outage(self):
+        began = time.time()
+        yield
+        self.outages.append((began, time.time()))

@@ -61,22 +61,14 @@ class Fleet:
             return [top, *top.children(recursive=True)]
         return []
 
+    @property
+    def names(self):
+        """The names of the services."""
+        return list(self._commands)
+
     def everything(self):
         """Return every process of the fleet with its name."""
         return [(name, one) for name in self._commands for one in self.tree(name)]
-
-    def wait_whole(self, *, seconds):
-        """Wait until each has lived for two seconds."""
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            ages = [time.time() - tree[0].create_time() for tree in self._trees() if tree]
-            if len(ages) == len(self._commands) and min(ages) > 2:
-                return True
-            time.sleep(0.2)
-        return False
-
-    def _trees(self):
-        return [self.tree(name) for name in self._commands]
 
     def stop(self):
         """Ask all to end; return the names of those that did not end in order."""

@@ -13,6 +13,8 @@ from scheduling.topics import COMMAND_RESULT, PHASE_TRANSITION
 
 # The harness's clock and the database's are one; a millisecond is lost by rounding.
 TOLERANCE_SECONDS = 0.001
+# What was due just before an outage was still on its way.
+MARGIN_SECONDS = 0.1
 
 
 class Watcher(threading.Thread):
@@ -88,10 +90,11 @@ def _partitions(reader, topic):
 
 @dataclass
 class Verdict:
-    """What was found wrong, by kind, and the figures."""
+    """What was found wrong, by kind, the figures, and the jobs with two records."""
 
     wrong: dict = field(default_factory=dict)
     figures: dict = field(default_factory=dict)
+    repeated: list = field(default_factory=list)
 
     @property
     def is_incomplete(self):
@@ -99,11 +102,12 @@ class Verdict:
         return bool(self.wrong["lost"] or self.wrong["commands without one answer"])
 
 
-def judge(bootstrap, ledger, seen_at):
+def judge(bootstrap, ledger, seen_at, outages):
     """Compare; every list of `wrong` should be empty.
 
     Args:
         seen_at: Epoch seconds of each event id's first arrival.
+        outages: From when to when Kafka or PostgreSQL was away, in epoch seconds.
     """
     records = read_topic(bootstrap, PHASE_TRANSITION)
     by_job = defaultdict(list)
@@ -153,12 +157,17 @@ def judge(bootstrap, ledger, seen_at):
             if {done for _, done in answers[command]} != {True} or len(answers[command]) > 1
         ],
     }
-    late = sorted(
-        (seen_at[event_id] - due) * 1000
-        for event_id, due in dues.items()
-        if event_id in seen_at
+    seen = {one: due for one, due in dues.items() if one in seen_at}
+    late = sorted((seen_at[one] - due) * 1000 for one, due in seen.items())
+    late_in_peace = sorted(
+        (seen_at[one] - due) * 1000
+        for one, due in seen.items()
+        if not any(began - MARGIN_SECONDS <= due <= ended for began, ended in outages)
     )
     distinct = {headers["event-id"] for headers, _ in records}
+    verdict.repeated = [
+        job for job, events in by_job.items() if len(events) > len(set(events))
+    ]
     verdict.figures = {
         "jobs promised by the API": len(ledger.jobs),
         "of them cancelled or moved": sum(one.fate in gone for one in jobs),
@@ -172,6 +181,9 @@ def judge(bootstrap, ledger, seen_at):
         "lateness p50 ms": _percentile(late, 0.50),
         "lateness p99 ms": _percentile(late, 0.99),
         "lateness max ms": late[-1] if late else None,
+        "due while Kafka and PostgreSQL were there": len(late_in_peace),
+        "lateness of these p50 ms": _percentile(late_in_peace, 0.50),
+        "lateness of these p99 ms": _percentile(late_in_peace, 0.99),
     }
     return verdict
 
