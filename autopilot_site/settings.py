@@ -246,7 +246,9 @@ Q_CLUSTER = {
     "ack_failures": False,
     "catch_up": False,
     "recycle": 100_000,
-    "save_limit": 1_000,
+    # Tasks that went well leave no row: django-q2 would read all of these rows when
+    # another one fails, and reading them runs whatever somebody has written there.
+    "save_limit": -1,
     "poll": 0.2,
     # Firing and housekeeping have their own timers in the due-broker; django-q2's
     # statistics would cost two cache writes a second for pages nobody has.
