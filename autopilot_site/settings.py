@@ -421,6 +421,8 @@ SECURE_SSL_REDIRECT = SITE.secure_ssl_redirect
 # Who probes and scrapes a process speaks to it past the proxy.
 SECURE_REDIRECT_EXEMPT = [r"^livez$", r"^health(/[a-z]+)?$", r"^metrics$"]
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SITE.secure_ssl_redirect
+# A working day: a sign-in at the admin ends then, however much it was used.
+SESSION_COOKIE_AGE = 12 * 60 * 60
 SECURE_HSTS_SECONDS = 31_536_000 if SITE.secure_ssl_redirect else 0
 SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = SITE.secure_ssl_redirect
 if SITE.trust_proxy:
