@@ -20,8 +20,8 @@ secret = $$(python3 -c 'import secrets; print(secrets.token_urlsafe(60))')
 PRODUCTION = env DEBUG=0 SECRET_KEY=$(secret) JWT_SIGNING_KEY=$(secret) \
 	ALLOWED_HOSTS=autopilot.example.org SECURE_SSL_REDIRECT=1
 
-.PHONY: help setup run test test-real test-real-together test-real-alone real-services chaos check fmt lint types imports audit readme \
-	web cluster consumer kafka
+.PHONY: help setup run test test-real test-real-together test-real-alone real-services chaos \
+	check fmt lint types imports audit risky readme web cluster consumer kafka
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | \
@@ -82,7 +82,7 @@ fmt: | $(UV) ## Format the code and mend what can be mended
 	$(DEV) ruff check --fix .
 	$(DEV) ruff format .
 
-lint: types imports audit | $(UV) ## Every check but the tests
+lint: types imports audit risky | $(UV) ## Every check but the tests
 	$(DEV) ruff check .
 	$(DEV) ruff format --check .
 	$(LOOK) $(DEV) python manage.py makemigrations --check --dry-run
@@ -102,6 +102,10 @@ audit: | $(UV) ## Look for known vulnerabilities in what is installed
 			*"known vulnerabilit"*) echo "$$found"; exit 1 ;; \
 			*) echo "audit: the vulnerability service can't be reached, not checked" ;; \
 		esac
+
+risky: | $(UV) ## Search the code for what is risky (bandit, from medium on)
+	$(DEV) bandit --quiet --recursive --severity-level medium --configfile pyproject.toml \
+		$(PYTHON_PACKAGES) manage.py
 
 readme: | $(UV) ## Write the README's table of environment variables anew
 	$(LOOK) $(DEV) python -m autopilot_site.env_table

@@ -2,8 +2,8 @@
 # A throw-away PostgreSQL server of Debian's package, on 127.0.0.1 and a port of its own.
 #
 #   .ci/postgres.sh start DIR   make DIR, start a server in it, create the role (which
-#                               may create databases) and the database `autopilot`,
-#                               print DATABASE_URL=…
+#                               may create databases and roles) and the database
+#                               `autopilot`, print DATABASE_URL=…
 #   .ci/postgres.sh stop DIR    stop that server and remove DIR
 #
 # It asks for no password, so it suits a machine of one's own and nothing else. fsync
@@ -71,7 +71,7 @@ CONF
     }
     as_postgres "$programs/psql" --host "$data" --port "$port" --dbname postgres \
         --quiet --set ON_ERROR_STOP=1 <<'SQL'
-CREATE ROLE autopilot LOGIN CREATEDB;
+CREATE ROLE autopilot LOGIN CREATEDB CREATEROLE;
 CREATE DATABASE autopilot OWNER autopilot;
 SQL
     echo "DATABASE_URL=postgres://autopilot@127.0.0.1:$port/autopilot"

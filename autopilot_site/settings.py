@@ -247,7 +247,9 @@ Q_CLUSTER = {
     "ack_failures": False,
     "catch_up": False,
     "recycle": 100_000,
-    "save_limit": 1_000,
+    # Tasks that went well leave no row: django-q2 would read all of these rows when
+    # another one fails, and reading them runs whatever somebody has written there.
+    "save_limit": -1,
     "poll": 0.2,
     # Firing and housekeeping have their own timers in the due-broker; django-q2's
     # statistics would cost two cache writes a second for pages nobody has.
@@ -420,6 +422,8 @@ SECURE_SSL_REDIRECT = SITE.secure_ssl_redirect
 # Who probes and scrapes a process speaks to it past the proxy.
 SECURE_REDIRECT_EXEMPT = [r"^livez$", r"^health(/[a-z]+)?$", r"^metrics$"]
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SITE.secure_ssl_redirect
+# A working day: a sign-in at the admin ends then, however much it was used.
+SESSION_COOKIE_AGE = 12 * 60 * 60
 SECURE_HSTS_SECONDS = 31_536_000 if SITE.secure_ssl_redirect else 0
 SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = SITE.secure_ssl_redirect
 if SITE.trust_proxy:

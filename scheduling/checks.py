@@ -1,10 +1,11 @@
 """System checks of what a wrong setting would break quietly."""
 
+import ipaddress
 from collections.abc import Sequence
 from typing import Any
 
 from django.conf import settings
-from django.core.checks import CheckMessage, Error, register
+from django.core.checks import CheckMessage, Error, Tags, register
 from django.core.checks import Warning as CheckWarning
 from django.core.exceptions import ImproperlyConfigured
 
@@ -81,3 +82,44 @@ def check_what_is_plugged_in(
         except ImproperlyConfigured as error:
             found.append(Error(str(error), id="scheduling.E003"))
     return found
+
+
+@register(Tags.security, deploy=True)
+def check_neighbours_are_proven(
+    app_configs: Sequence[Any] | None, **kwargs: object
+) -> list[CheckMessage]:
+    """Warn of a broker or database elsewhere that could be anybody, or be overheard."""
+    found: list[CheckMessage] = []
+    brokers = str(settings.KAFKA_CLIENT["bootstrap.servers"]).split(",")
+    protocol = settings.KAFKA_CLIENT.get("security.protocol", "PLAINTEXT")
+    are_here = all(_is_here(broker.strip().rpartition(":")[0]) for broker in brokers)
+    if protocol not in {"SSL", "SASL_SSL"} and not are_here:
+        found.append(
+            CheckWarning(
+                f"KAFKA_SECURITY_PROTOCOL is {protocol}, and a broker is on another host.",
+                hint="Set it to SSL or SASL_SSL, with KAFKA_SSL_CA_LOCATION.",
+                id="scheduling.W002",
+            )
+        )
+    database: dict[str, Any] = settings.DATABASES["default"]
+    is_proven = database.get("OPTIONS", {}).get("sslmode") == "verify-full"
+    is_away = database["ENGINE"].endswith("postgresql") and not _is_here(database["HOST"])
+    if is_away and not is_proven:
+        found.append(
+            CheckWarning(
+                "DATABASE_URL names another host without sslmode=verify-full.",
+                hint="Add ?sslmode=verify-full&sslrootcert=PATH to it.",
+                id="scheduling.W003",
+            )
+        )
+    return found
+
+
+def _is_here(host: str) -> bool:
+    """Tell whether a host's name, address or socket is on this host."""
+    if host in {"", "localhost"} or host.startswith("/"):
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False

@@ -29,12 +29,16 @@ from scheduling.adapters.clock import database_now, process_guard
 from scheduling.adapters.event_publisher import process_publisher
 from scheduling.adapters.lanes import current_board
 from scheduling.adapters.look import Look, look
+from scheduling.adapters.task_packages import PUBLISH_TASK, install
 from scheduling.adapters.vitals import process_vitals
 from scheduling.adapters.wake import CHANNEL
 from scheduling.conf import age_limit, scheduler_settings
 from scheduling.models import Housekeeping
 
 logger = logging.getLogger("autopilot.due_broker")
+
+# Whoever puts a task into the queue, or takes one out, does it by this broker.
+install()
 
 # A lane is opened this much ahead of the instant: the hand-over takes about 1 ms, a
 # busy machine several.
@@ -47,7 +51,6 @@ RESCUE_EVERY_SECONDS = 0.5
 FIRST_BARREN_WAIT_SECONDS = 0.02
 LONGEST_BARREN_WAIT_SECONDS = 0.5
 DATABASE_DOWN_WAIT_SECONDS = (0.2, 0.5, 1.0, 2.0)
-PUBLISH_TASK = "scheduling.tasks.publish_due"
 # Its interval may change while the cluster runs.
 CLEAN_UP_TASK = "scheduling.tasks.clean_up"
 # How often the chores' table is asked, at the most.

@@ -84,7 +84,9 @@ class Owner:
             cursor.execute(
                 "SELECT pg_postmaster_start_time() < %s AND NOT EXISTS ("
                 " SELECT 1 FROM pg_stat_activity WHERE pid = %s"
-                " AND round(extract(epoch FROM backend_start) * 1000)::bigint = %s)",
+                # PostgreSQL keeps from us when a session of another role began.
+                " AND (backend_start IS NULL"
+                " OR round(extract(epoch FROM backend_start) * 1000)::bigint = %s))",
                 [claimed_at, int(backend), int(started)],
             )
             return bool(cursor.fetchone()[0])

@@ -54,6 +54,16 @@ def start(**variables):
     )
 
 
+class TestSigningKey:
+    @pytest.mark.parametrize("key", ["short", SECRET])
+    def test_that_is_short_or_the_sites_secret_stops_the_start(self, key):
+        bad = start(SECRET_KEY=SECRET, JWT_SIGNING_KEY=key)
+
+        assert bad.returncode == 1
+        assert "JWT_SIGNING_KEY=…: must have at least 32 bytes and differ" in bad.stderr
+        assert key not in bad.stderr
+
+
 class TestVerifyingKeys:
     def test_are_read_by_commas(self, site):
         keys = f" {KEY} ,,{KEY[::-1]}x,"

@@ -4,6 +4,7 @@ import pytest
 
 from scheduling.checks import (
     check_challenges_are_real,
+    check_neighbours_are_proven,
     check_sqlite_writes_at_once,
     check_task_is_not_handed_out_twice,
     check_what_is_plugged_in,
@@ -95,3 +96,60 @@ class TestCheckWhatIsPluggedIn:
 
         assert {one.id for one in found} == {"scheduling.E003"}
         assert [one.msg.partition(":")[0] for one in found] == names
+
+
+class TestCheckNeighboursAreProven:
+    @pytest.mark.parametrize(
+        ("brokers", "protocol", "is_found"),
+        [
+            ("127.0.0.1:19092", None, False),
+            ("[::1]:9092,localhost:9093", None, False),
+            ("kafka.example:9092", None, True),
+            ("127.0.0.1:9092, kafka.example:9092", "SASL_PLAINTEXT", True),
+            ("kafka.example:9092", "SASL_SSL", False),
+            ("kafka.example:9092", "SSL", False),
+        ],
+    )
+    def test_warns_of_a_broker_elsewhere_without_tls(
+        self, settings, brokers, protocol, is_found
+    ):
+        client = {"bootstrap.servers": brokers}
+        if protocol:
+            client["security.protocol"] = protocol
+        settings.KAFKA_CLIENT = client
+
+        found = [one.id for one in check_neighbours_are_proven(None)]
+
+        assert ("scheduling.W002" in found) is is_found
+
+    @pytest.mark.parametrize(
+        ("engine", "host", "sslmode", "is_found"),
+        [
+            ("sqlite3", "", None, False),
+            ("postgresql", "", None, False),
+            ("postgresql", "/run/postgresql", None, False),
+            ("postgresql", "127.0.0.1", None, False),
+            ("postgresql", "db.example", None, True),
+            ("postgresql", "db.example", "require", True),
+            ("postgresql", "db.example", "verify-full", False),
+        ],
+    )
+    def test_warns_of_a_database_elsewhere_that_is_not_proven(
+        self, monkeypatch, engine, host, sslmode, is_found
+    ):
+        database = {
+            "ENGINE": f"django.db.backends.{engine}",
+            "HOST": host,
+            "OPTIONS": {"sslmode": sslmode} if sslmode else {},
+        }
+        monkeypatch.setattr(
+            "scheduling.checks.settings",
+            SimpleNamespace(
+                DATABASES={"default": database},
+                KAFKA_CLIENT={"bootstrap.servers": "127.0.0.1:9092"},
+            ),
+        )
+
+        found = [one.id for one in check_neighbours_are_proven(None)]
+
+        assert found == (["scheduling.W003"] if is_found else [])

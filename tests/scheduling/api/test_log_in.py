@@ -6,6 +6,7 @@ import pytest
 import time_machine
 from axes.models import AccessAttempt
 from django.contrib.auth import get_user_model
+from django.contrib.auth.hashers import MD5PasswordHasher
 from rest_framework.test import APIClient
 
 from autopilot_site import admin_site
@@ -45,6 +46,12 @@ def sign_in(name="olivia", password=PASSWORD, **extra):
 
 
 DOORS = {"api": (obtain, {200}, {401}), "admin": (sign_in, {302}, {200})}
+
+
+def said_of(answer):
+    """Return what a refusal says, without what differs between any two of them."""
+    context = getattr(answer, "context", None)
+    return answer.json()["detail"] if context is None else context["form"].errors
 
 
 def entries():
@@ -96,6 +103,28 @@ class TestLogIn:
 
         assert DOORS[door][0]().status_code in DOORS[door][2]
         assert [entry.action for entry in entries()] == ["access.login_failed"]
+
+    def test_works_as_hard_and_says_the_same_for_a_name_that_nobody_has(
+        self, olivia, door, monkeypatch
+    ):
+        enter, hashed = DOORS[door][0], []
+        encode = MD5PasswordHasher.encode
+
+        def count(*arguments):
+            hashed.append(1)
+            return encode(*arguments)
+
+        monkeypatch.setattr(MD5PasswordHasher, "encode", count)
+
+        answers, work = [], []
+        for name in ("olivia", "nobody"):
+            hashed.clear()
+            answer = enter(name=name, password=WRONG)
+            answers.append((answer.status_code, said_of(answer)))
+            work.append(len(hashed))
+
+        assert answers[0] == answers[1]
+        assert work == [1, 1]
 
     @pytest.mark.parametrize(
         ("name", "shown"),
