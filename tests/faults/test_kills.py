@@ -1,12 +1,14 @@
 """Any process may die at any moment: nothing is lost, early or under a second event."""
 
+import contextlib
 import os
 import signal
+import threading
 import time
 
 import pytest
 
-from scheduling.models import ScheduledTransition
+from scheduling.models import AuditEntry, ScheduledTransition
 from tests.faults.conftest import (
     check_fired_rightly,
     completed,
@@ -129,6 +131,52 @@ class TestPausedWorker:
         check_fired_rightly(jobs, topic, most_repeats=5)
 
 
+class Starver(threading.Thread):
+    """Lets processes run for a part of the time only, as on an overloaded machine."""
+
+    PAUSED_SECONDS, RUNNING_SECONDS = 0.15, 0.1
+
+    def __init__(self, pids):
+        super().__init__(daemon=True)
+        self._pids = pids
+        self._stop_event = threading.Event()
+
+    def run(self):
+        while not self._stop_event.is_set():
+            self._send(signal.SIGSTOP)
+            time.sleep(self.PAUSED_SECONDS)
+            self._send(signal.SIGCONT)
+            self._stop_event.wait(self.RUNNING_SECONDS)
+
+    def _send(self, number):
+        for pid in self._pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    def stop(self):
+        self._stop_event.set()
+        self.join()
+
+
+class TestStarvedCluster:
+    def test_fires_late_and_is_not_taken_for_dead(self, start_cluster, plant, topic):
+        cluster = start_cluster()
+        jobs = plant(30, seconds=2, starts_in=1.5)
+        starver = Starver([child.pid for child in cluster.children()])
+
+        starver.start()
+        try:
+            wait_completed(jobs, seconds=15)
+        finally:
+            starver.stop()
+
+        rows = ScheduledTransition.objects.filter(job_id__in=jobs)
+        assert max(rows.values_list("lateness_ms", flat=True)) < 5_000
+        check_fired_rightly(jobs, topic)
+        rescued = AuditEntry.objects.filter(job_id__in=jobs, action="transition.rescued")
+        assert not rescued.exists()
+
+
 class TestStop:
     @pytest.mark.parametrize("whole_group", [False, True])
     def test_ends_all_in_time_and_leaves_nothing_claimed(
@@ -150,10 +198,11 @@ class TestStop:
         assert cluster.pids() == []
         assert not ScheduledTransition.objects.filter(status="running").exists()
 
-    def test_while_idle_is_quick(self, start_cluster):
+    def test_while_idle_is_quick_also_when_asked_for_twice(self, start_cluster):
         cluster = start_cluster()
         time.sleep(1)
         started = time.monotonic()
 
+        cluster.process.send_signal(signal.SIGTERM)
         assert cluster.stop() == 0
         assert time.monotonic() - started < 5

@@ -1,0 +1,98 @@
+"""What the database can't do now is not half done, and answered with "ask again later"."""
+
+import threading
+import time
+from datetime import timedelta
+
+import pytest
+from django.db import connection
+
+from scheduling.domain.phases import format_instant
+from scheduling.models import AuditEntry, ScheduledTransition
+from tests.scheduling.api.support import TRANSITIONS, assert_problem
+from tests.support.full_disk import full_disk, integrity
+from tests.support.histories import state_of
+from tests.support.threads import run_together
+
+pytestmark = pytest.mark.django_db(transaction=True)
+_LOCK = "SELECT 1 FROM scheduling_scheduledtransition WHERE id = %s FOR UPDATE"
+
+
+def counts():
+    """Return how many jobs and audit entries there are."""
+    return ScheduledTransition.objects.count(), AuditEntry.objects.count()
+
+
+@pytest.mark.skipif(connection.vendor != "sqlite", reason="a server's disk is its own")
+class TestFullDisk:
+    def test_refuses_what_can_not_be_kept_whole(self, as_operator, phase_data):
+        bulk = {"transitions": [phase_data(phaseId=number) for number in range(1, 301)]}
+        before = counts()
+
+        with full_disk():
+            refused = as_operator.post(f"{TRANSITIONS}bulk/", bulk, format="json")
+        meanwhile = counts()
+        accepted = as_operator.post(f"{TRANSITIONS}bulk/", bulk, format="json")
+
+        assert_problem(refused, 503, "service_unavailable")
+        assert refused.headers["Retry-After"]
+        assert meanwhile == before
+        assert accepted.json()["created"] == 300
+        assert integrity() == "ok"
+
+
+@pytest.mark.postgres
+@pytest.mark.skipif(connection.vendor != "postgresql", reason="a file has no row locks")
+class TestDeadlock:
+    def test_of_a_batch_leaves_nothing_half_done(self, as_operator, add_job, now):
+        first, second = (add_job(phaseId=number) for number in (1, 2))
+        before = state_of(first), state_of(second)
+        later = format_instant(now + timedelta(hours=3))
+        body = {
+            "changes": [
+                {"projectId": 12345, "phaseId": number, "newEndTime": later}
+                for number in (1, 2)
+            ],
+            "updateReason": "more time",
+        }
+
+        is_locked = threading.Event()
+
+        def adjust():
+            return as_operator.post("/api/v1/schedule-adjustments/", body, format="json")
+
+        def lock_in_the_opposite_order():
+            with connection.cursor() as cursor:
+                cursor.execute("BEGIN")
+                cursor.execute(_LOCK, [second.pk])
+                is_locked.set()
+                while not _is_waited_for(cursor):
+                    time.sleep(0.02)
+                # PostgreSQL ends whoever has waited for a second: the other one is first.
+                cursor.execute(_LOCK, [first.pk])
+                cursor.execute("ROLLBACK")
+
+        def take_part(index):
+            if index == 0:
+                return lock_in_the_opposite_order()
+            is_locked.wait(10)
+            return adjust()
+
+        held, refused = run_together(2, take_part)
+        untouched = state_of(first), state_of(second)
+        accepted = adjust()
+
+        assert held is None
+        assert_problem(refused, 503, "service_unavailable")
+        assert refused.headers["Retry-After"]
+        assert untouched == before
+        assert accepted.json()["adjustedCount"] == 2
+
+
+def _is_waited_for(cursor):
+    """Tell whether somebody waits for what the cursor's transaction holds."""
+    cursor.execute(
+        "SELECT EXISTS (SELECT 1 FROM pg_locks WHERE NOT granted"
+        " AND pg_backend_pid() = ANY(pg_blocking_pids(pid)))"
+    )
+    return cursor.fetchone()[0]
