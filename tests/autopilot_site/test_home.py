@@ -186,8 +186,31 @@ class TestDay:
             day = reader.read(now=now, seconds=5)
 
         assert day.lateness().total() == 0
-        # The running slice, and the one that has ended but may not have settled.
-        assert len(queries) <= 4
+        assert len(queries) <= 1
+
+    def test_counts_each_once_while_time_goes_on(self, db, now):
+        reader = DayReader()
+        at, added = now.replace(minute=3, second=7), 0
+
+        for _ in range(30):
+            at += timedelta(seconds=37)
+            self.add(at, ago=timedelta(0), lateness_ms=5)
+            self.add(at, ago=timedelta(seconds=50), lateness_ms=5)
+            added += 2
+            told = reader.read(now=at, seconds=0).lateness().total()
+
+            assert told == added
+
+    def test_counts_a_settled_minute_once(self, db, now):
+        now = now.replace(minute=4, second=30)
+        reader = DayReader()
+        reader.read(now=now, seconds=5)
+        self.add(now, ago=timedelta(minutes=3), lateness_ms=5)
+        self.add(now, ago=timedelta(seconds=70), lateness_ms=5)
+
+        day = reader.read(now=now, seconds=5)
+
+        assert day.lateness().total() == 1
 
     # In the middle of a slice, and while the one before may still get entries.
     @pytest.mark.parametrize("minute", [8, 10, 11])
