@@ -1,5 +1,6 @@
 """The admin's home page: the line of truth, what comes next, what needs somebody."""
 
+import re
 from collections import Counter
 from datetime import timedelta
 
@@ -23,7 +24,13 @@ from autopilot_site.home.day import (
 )
 from autopilot_site.home.latest_health import LatestHealth
 from autopilot_site.home.pictures import draw_histogram, sparkline
-from scheduling.models import AuditEntry, DeadLetter, ScheduledTransition
+from autopilot_site.home.verification import SILENT_AFTER, judge
+from scheduling.models import (
+    AuditEntry,
+    DeadLetter,
+    ScheduledTransition,
+    VerificationResult,
+)
 from scheduling.services.schedule import schedule_transition
 
 REFRESH = "/admin/home/"
@@ -153,6 +160,61 @@ class TestPage:
         )
 
         assert "1 dead letter: replay or discard" in client.get("/admin/").content.decode()
+
+
+class TestVerification:
+    def result(self, now, *, ago=timedelta(minutes=3), unchecked=(), **violations):
+        found = {"1": 0, "9": 0} | {name[1:]: n for name, n in violations.items()}
+        return VerificationResult(
+            name="scheduled",
+            started_at=now - ago - timedelta(milliseconds=340),
+            finished_at=now - ago,
+            is_ok=not (unchecked or violations),
+            violations=found,
+            unchecked=list(unchecked),
+            findings=[
+                {"id": int(one), "jobId": "job-1-2-3", "detail": "<b>early</b>"}
+                for one, count in found.items()
+                if count
+            ],
+        )
+
+    @pytest.mark.parametrize(
+        ("fields", "text", "kind"),
+        [
+            ({}, "no violations", "good"),
+            ({"_1": 2, "_9": 1}, "3 violations", "bad"),
+            ({"_1": 1, "ago": 3 * SILENT_AFTER}, "1 violation", "bad"),
+            ({"unchecked": ["no"]}, "not all could be checked", "warning"),
+            ({"ago": SILENT_AFTER * 1.01}, "unknown since", "quiet"),
+        ],
+    )
+    def test_is_told_in_a_word(self, now, fields, text, kind):
+        verdict = judge(self.result(now, **fields), now=now)
+
+        assert (verdict.text, verdict.kind) == (text, kind)
+
+    def test_is_unknown_before_the_first_one(self, now):
+        assert judge(None, now=now).text == "unknown: none yet"
+
+    def test_stands_on_home_and_leads_to_what_was_found(self, client, well, now):
+        self.result(now, _1=2).save()
+
+        home_page = client.get(REFRESH).content.decode()
+        strip = home_page.partition('data-part="strip"')[2]
+        page = client.get("/admin/verification/").content.decode()
+
+        assert "The last verification found 2 violations" in home_page
+        assert 'href="/admin/verification/"' in strip
+        assert "2 violations" in strip
+        assert re.search(r"3 min( \d+ s)? ago", strip)
+        assert "1: no early fire" in page
+        assert "&lt;b&gt;early&lt;/b&gt;" in page
+        assert "/job/job-1-2-3/" in page
+        assert "needs the topic" in page
+
+    def test_has_a_page_before_the_first_one(self, client):
+        assert "none yet" in client.get("/admin/verification/").content.decode()
 
 
 class TestDay:
