@@ -64,6 +64,7 @@ NAVIGATION: tuple[tuple[str, tuple[Item, ...]], ...] = (
                 title="Circuit breakers", url_name="circuit_breakers", icon="electric_bolt"
             ),
             Item(title="Cluster", url_name="cluster", icon="lan"),
+            Item(title="Verification", url_name="verification", icon="verified"),
             Item(
                 title="Audit", url_name="scheduling_auditentry_changelist", icon="history"
             ),

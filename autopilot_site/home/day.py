@@ -10,7 +10,7 @@ import math
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -21,7 +21,10 @@ from django.db.models.functions import Cast, Floor, Greatest, Ln, TruncMinute
 
 from scheduling.models import AuditEntry
 
+COMPLETED: Final = "transition.completed"
+FAILED: Final = "transition.failed"
 SLICE: Final = timedelta(minutes=5)
+MINUTE: Final = timedelta(minutes=1)
 SLICES: Final = 288
 HOUR_SLICES: Final = 12
 # So many are counted by one query: few, so that a page can stop when its time is up.
@@ -115,21 +118,34 @@ def share_within(lateness: Counter[int], limit_ms: float) -> float | None:
     return within / total
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Minutes:
+    """The minutes before `counted_to` of slices that may still get entries, by begin."""
+
+    counted_to: datetime
+    counted: Mapping[datetime, Slice]
+
+
 class DayReader:
-    """Counts slices and keeps those that have ended; shared by the process's threads."""
+    """Counts slices and keeps those that have ended; shared by the process's threads.
+
+    Of the slice that runs it keeps the minutes that have ended: a page that is asked for
+    every few seconds counts no more than the last ones.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._ended: dict[datetime, Slice] = {}
+        self._running = _Minutes(counted_to=datetime.min.replace(tzinfo=UTC), counted={})
 
     def read(self, *, now: datetime, seconds: float) -> Day:
         """Return the last 24 hours, counting for about so many seconds at the most."""
         give_up_at = time.monotonic() + seconds
-        newest = _start_of(now)
+        newest = _start_of(now, SLICE)
         starts = [newest - SLICE * n for n in range(SLICES)]
-        # What may still get entries is counted each time, and first of all.
+        # What may still get entries, first of all.
         fresh = [one for one in starts if one + SLICE + SETTLES_AFTER > now]
-        found = _count(fresh[-1], slices=len(fresh))
+        found = self._count_fresh(fresh[-1], slices=len(fresh), now=now)
         missing = [one for one in starts[len(fresh) :] if one not in self._ended]
         is_first = True
         while missing and (is_first or time.monotonic() < give_up_at):
@@ -138,13 +154,32 @@ class DayReader:
             run = [missing.pop(0)]
             while missing and len(run) < TOGETHER and missing[0] == run[-1] - SLICE:
                 run.append(missing.pop(0))
-            counted = _count(run[-1], slices=len(run))
+            minutes = _count(run[-1], run[0] + SLICE)
+            counted = _as_slices(minutes, start=run[-1], slices=len(run))
             found |= counted
             for start, one in counted.items():
                 self._keep(start, one, oldest=starts[-1])
         return Day(
             slices=[found.get(one) or self._ended.get(one) for one in reversed(starts)]
         )
+
+    def _count_fresh(
+        self, begin: datetime, *, slices: int, now: datetime
+    ) -> dict[datetime, Slice]:
+        """Count the slices from `begin` on, of which settled minutes are known."""
+        known = self._running
+        # A clock that was put back makes what was kept useless.
+        start = max(begin, known.counted_to) if known.counted_to <= now else begin
+        minutes = {at: one for at, one in known.counted.items() if begin <= at < start}
+        minutes |= _count(start, begin + SLICE * slices)
+        settled_to = max(begin, _start_of(now - SETTLES_AFTER, MINUTE))
+        with self._lock:
+            if settled_to > self._running.counted_to:
+                self._running = _Minutes(
+                    counted_to=settled_to,
+                    counted={at: one for at, one in minutes.items() if at < settled_to},
+                )
+        return _as_slices(minutes, start=begin, slices=slices)
 
     def _keep(self, start: datetime, counted: Slice, *, oldest: datetime) -> None:
         """Keep a slice, and forget those that are out of sight."""
@@ -157,38 +192,51 @@ class DayReader:
 day_reader = DayReader()
 
 
-def _start_of(now: datetime) -> datetime:
-    """Return the beginning of the slice that an instant is in."""
+def _start_of(now: datetime, span: timedelta) -> datetime:
+    """Return the beginning of the slice or minute that an instant is in."""
     midnight = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-    return midnight + ((now - midnight) // SLICE) * SLICE
+    return midnight + ((now - midnight) // span) * span
 
 
-def _count(start: datetime, *, slices: int) -> dict[datetime, Slice]:
-    """Count slices that follow one another: two queries, served by the audit's indexes."""
-    stop = start + SLICE * slices
+def _count(start: datetime, stop: datetime) -> dict[datetime, Slice]:
+    """Count the minutes in which something happened: a query, by the audit's instants."""
     entries = AuditEntry.objects.filter(at__gte=start, at__lt=stop).order_by()
-    entries = entries.annotate(minute=TruncMinute("at", tzinfo=UTC))
     late = Cast(KeyTextTransform("latenessMs", "changes"), FloatField())
-    published = (
-        entries.filter(action="transition.completed")
-        .annotate(late=late)
+    rows = (
+        entries.filter(action__in=(COMPLETED, FAILED))
+        .annotate(minute=TruncMinute("at", tzinfo=UTC), late=late)
         .annotate(bucket=Floor(Ln(Greatest(F("late"), LEAST_MS)) / _LOG_STEP))
-        .values_list("minute", "bucket")
-        .annotate(Count("id"))
-    )
-    failed = (
-        entries.filter(action="transition.failed")
-        .values_list("minute")
+        .values_list("action", "minute", "bucket")
         .annotate(Count("id"))
     )
     lateness: dict[datetime, Counter[int]] = {}
-    for minute, bucket, count in published:
-        if bucket is not None:
-            lateness.setdefault(_start_of(minute), Counter())[int(bucket)] += count
-    failures: Counter[datetime] = Counter()
-    for minute, count in failed:
-        failures[_start_of(minute)] += count
+    failed: Counter[datetime] = Counter()
+    for action, minute, bucket, count in rows:
+        if action == FAILED:
+            failed[minute] += count
+        elif bucket is not None:
+            lateness.setdefault(minute, Counter())[int(bucket)] += count
     return {
-        one: Slice(lateness=lateness.get(one, Counter()), failed=failures[one])
-        for one in (start + SLICE * n for n in range(slices))
+        minute: Slice(lateness=lateness.get(minute, Counter()), failed=failed[minute])
+        for minute in {*lateness, *failed}
     }
+
+
+def _as_slices(
+    minutes: Mapping[datetime, Slice], *, start: datetime, slices: int
+) -> dict[datetime, Slice]:
+    """Return what minutes add up to, for each of the slices that follow `start`."""
+    parts: dict[datetime, list[Slice]] = {start + SLICE * n: [] for n in range(slices)}
+    for minute, one in minutes.items():
+        parts[_start_of(minute, SLICE)].append(one)
+    return {begin: _sum_up(found) for begin, found in parts.items()}
+
+
+def _sum_up(found: Iterable[Slice]) -> Slice:
+    """Return what happened in all of them together."""
+    lateness: Counter[int] = Counter()
+    failed = 0
+    for one in found:
+        lateness += one.lateness
+        failed += one.failed
+    return Slice(lateness=lateness, failed=failed)

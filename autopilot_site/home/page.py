@@ -20,10 +20,12 @@ from autopilot_site.home.pictures import (
     draw_histogram,
     sparkline,
 )
+from autopilot_site.home.verification import Verdict, judge, last_result
 from scheduling.admin.override_words import is_about
 from scheduling.domain.lifecycle import TransitionStatus
+from scheduling.domain.phases import format_instant
 from scheduling.models import DeadLetter, ScheduledTransition
-from scheduling.models.circuit_breaker import CLOSED
+from scheduling.models.circuit_breaker import CLOSED, CircuitBreaker
 from scheduling.pages.base import AdminPage, admin_page
 from scheduling.pages.links import jobs_url
 from scheduling.pages.texts import (
@@ -78,11 +80,13 @@ class HomeContent(AdminPage):
         lateness = day.lateness()
         slo_ms = float(settings.AUTOPILOT_LATENESS_SLO_MS)
         within = share_within(lateness, slo_ms)
+        breakers = list_breakers()
+        verdict = judge(last_result(), now=self.now)
         return {
             "truth": tell_truth(health, coming, now=self.now),
             "causes": health.causes,
             "coming": [{"job": job, "about": is_about(job)} for job in coming],
-            "needs": what_needs_somebody(),
+            "needs": what_needs_somebody(breakers, verdict),
             "figures": figures_of(day),
             "spark_width": SPARK_WIDTH,
             "spark_height": SPARK_HEIGHT,
@@ -93,7 +97,7 @@ class HomeContent(AdminPage):
             "published": lateness.total(),
             "within": None if within is None else _percent(within),
             "slo": span_text(timedelta(milliseconds=slo_ms)),
-            "strip": strip_of(health),
+            "strip": strip_of(health, breakers, verdict),
         }
 
 
@@ -210,9 +214,15 @@ def _sentence(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def what_needs_somebody() -> list[Need]:
-    """Return what waits for a person: failed, expired, dead letters, open breakers."""
+def what_needs_somebody(breakers: Sequence[CircuitBreaker], verdict: Verdict) -> list[Need]:
+    """Return what waits for a person: failed, expired, dead letters, open breakers.
+
+    And broken promises: of those none mends by itself.
+    """
     needs = []
+    if verdict.kind == "bad":
+        text = f"The last verification found {verdict.text}"
+        needs.append(Need(text=text, url=_address("verification"), kind="bad"))
     undealt = ScheduledTransition.objects.filter(replaced_by="").order_by()
     for status in (TransitionStatus.FAILED, TransitionStatus.EXPIRED):
         count = undealt.filter(status=status)[: MOST_COUNTED + 1].count()
@@ -227,7 +237,7 @@ def what_needs_somebody() -> list[Need]:
         text = f"{_bounded(letters, 'dead letter')}: replay or discard"
         url = _address("scheduling_deadletter_changelist")
         needs.append(Need(text=text, url=url, kind="bad"))
-    for breaker in list_breakers():
+    for breaker in breakers:
         if breaker.state != CLOSED:
             text = f"The {breaker.name} breaker is {breaker.state.replace('_', ' ')}"
             url = _address("circuit_breakers")
@@ -274,16 +284,23 @@ def figures_of(day: Day) -> list[dict[str, Any]]:
     ]
 
 
-def strip_of(health: Health) -> list[dict[str, str]]:
-    """Return the footer: what runs, and where to look at it."""
+def strip_of(
+    health: Health, breakers: Sequence[CircuitBreaker], verdict: Verdict
+) -> list[dict[str, str]]:
+    """Return the footer: what runs, and where to look at it.
+
+    Of each a name, a text, `kind` where the text is a badge, `at` where it is of an
+    instant, and the page that tells more.
+    """
     scheduler, kafka = _figures(health, "scheduler"), _figures(health, "kafka")
     recovery = _figures(health, "recovery")
     clusters = [
         one for one in scheduler.get("processes", ()) if one.get("kind") == "cluster"
     ]
     lag = kafka.get("consumerLag")
-    open_ones = [one.name for one in list_breakers() if one.state != CLOSED]
+    open_ones = [one.name for one in breakers if one.state != CLOSED]
     last = recovery.get("lastRun")
+    status = str(recovery.get("lastStatus") or "").lower().replace("_", " ")
     return [
         {
             "name": "Clusters and workers",
@@ -304,10 +321,16 @@ def strip_of(health: Health) -> list[dict[str, str]]:
         },
         {
             "name": "Last recovery",
-            "text": "none yet",
-            "status": str(recovery.get("lastStatus") or "").lower().replace("_", " "),
+            "text": status if last else "none yet",
             "at": last or "",
             "url": _address("recovery_recoveryrun_changelist"),
+        },
+        {
+            "name": "Last verification",
+            "text": verdict.text,
+            "kind": verdict.kind,
+            "at": format_instant(verdict.at) if verdict.at else "",
+            "url": _address("verification"),
         },
     ]
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 from typing import Any
+from urllib.parse import urlencode
 
 from django.contrib import admin, messages
 from django.contrib.admin.options import IncorrectLookupParameters
@@ -35,12 +36,14 @@ from scheduling.pages.acting import demand
 from scheduling.pages.base import AdminPage, admin_page
 from scheduling.pages.links import JOBS
 from scheduling.pages.texts import count_text
+from scheduling.queries.challenges import find_challenge_of
 from scheduling.services.cancel import read_reason
 from scheduling.services.overrides import (
     Override,
     Prospect,
     carry_out,
     check_not_demanded,
+    conflicts_of,
     foresee,
 )
 
@@ -48,6 +51,8 @@ from scheduling.services.overrides import (
 MOST_JOBS = 10_000
 # Rows that a page shows of them.
 MOST_SHOWN = 200
+# Of a plan that many things speak against, the first ones are told.
+MOST_CONFLICTS = 20
 # Jobs whose changes are committed together: few, since their rows are held meanwhile, and
 # one of them may be due.
 TOGETHER = 20
@@ -226,6 +231,7 @@ class OverridePage(AdminPage):
         doable = [one for one in prospects if one.refusal is None and not one.is_idle]
         kept = [one for one in prospects if one.refusal is not None or one.is_idle]
         words = WORDS[self.chosen]
+        conflicts = conflicts_of(doable, now=self.now)
         shown = [*kept[: MOST_SHOWN // 2], *doable]
         shown = sorted(shown[:MOST_SHOWN], key=lambda one: (one.job.due_at, one.job.pk))
         context = self.get_context_data(
@@ -251,6 +257,10 @@ class OverridePage(AdminPage):
             left_out=selection.total - len(selection.jobs) - len(selection.missing),
             most=MOST_JOBS,
             missing=selection.missing[:MOST_SHOWN],
+            conflicts=conflicts[:MOST_CONFLICTS],
+            conflict_count=len(conflicts),
+            hidden_conflicts=max(0, len(conflicts) - MOST_CONFLICTS),
+            move_url=self._move_url(doable) if conflicts else "",
             error=self.error,
             end_time=self.end_time,
             end_time_text=fields.get("end_time", ""),
@@ -263,6 +273,20 @@ class OverridePage(AdminPage):
             back=reverse(JOBS),
         )
         return self.render_to_response(context)
+
+    def _move_url(self, prospects: Sequence[Prospect]) -> str:
+        """Return where one phase and all that follow are moved by as much; else nothing."""
+        if self.chosen is not Override.RESCHEDULE or len(prospects) != 1:
+            return ""
+        (one,) = prospects
+        challenge = find_challenge_of(one.job)
+        if challenge is None or one.due_at is None:
+            return ""
+        url = reverse(
+            "admin:scheduling_challenge_move", args=[challenge.pk, one.job.phase_id]
+        )
+        seconds = round((one.due_at - one.job.due_at).total_seconds())
+        return f"{url}?{urlencode({'by': f'{seconds:+d}s'})}"
 
     # --- Doing it ---
     def _do(self, selection: Selection, reason: str) -> HttpResponse:

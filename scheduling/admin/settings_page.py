@@ -11,7 +11,10 @@ from scheduling.domain.actors import Operation
 from scheduling.domain.errors import InvalidRequestError
 from scheduling.domain.phases import LONGEST_REASON
 from scheduling.live_settings import live_settings, read_overrides
+from scheduling.models import AuditEntry
 from scheduling.pages.base import AdminPage, admin_page
+from scheduling.queries.audit_prose import name_actor
+from scheduling.queries.settings import last_changes
 from scheduling.services.change_settings import change_settings
 
 _SWITCH = {"true": True, "false": False}
@@ -63,7 +66,7 @@ class SettingsPage(AdminPage):
     def _show(self, errors: list[str]) -> HttpResponse:
         """Show the form, and what is wrong with it."""
         fields = self.request.POST
-        overrides = read_overrides()
+        overrides, changed = read_overrides(), last_changes()
         return self.render_to_response(
             self.get_context_data(
                 errors=errors,
@@ -82,11 +85,24 @@ class SettingsPage(AdminPage):
                         "least": one.bound("ge"),
                         "most": one.bound("le"),
                         "text": fields.get(name, _text(overrides.get(name))),
+                        "last": _last_change(changed.get(name)),
                     }
                     for name, one in live_settings().items()
                 ],
             )
         )
+
+
+def _last_change(entry: AuditEntry | None) -> dict[str, Any] | None:
+    """Return who changed a setting last, when, from what to what, and why."""
+    if entry is None:
+        return None
+    return {
+        "row": entry,
+        "who": name_actor(entry.actor),
+        "old": _text(entry.changes.get("old")),
+        "new": _text(entry.changes.get("new")),
+    }
 
 
 def _value(text: str, *, is_switch: bool) -> object:

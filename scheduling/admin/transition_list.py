@@ -19,6 +19,7 @@ from unfold.views import ChangeList
 from scheduling.domain.lifecycle import FINAL, LIVE, TransitionStatus
 from scheduling.domain.phases import check_storable, parse_query_id
 from scheduling.models import AuditEntry, ScheduledTransition
+from scheduling.pages.lists import LAST_PAGE
 from scheduling.queries.attention import (
     find_by_part,
     groups_of,
@@ -169,7 +170,12 @@ def _by_whole_id(text: str) -> Q | None:
 
 
 class AttentionPaginator(Pages):
-    """Pages of the list: counted as far as that costs little, ordered by attention."""
+    """Pages of the list: counted as far as that costs little, ordered by attention.
+
+    template_name: what unfold shows the way to the other pages with.
+    """
+
+    template_name = "admin/parts/pages.html"
 
     def __init__(
         self,
@@ -203,6 +209,23 @@ class AttentionPaginator(Pages):
         else:
             rows = rows.order_by()
         return count_rows(rows, most=MOST_COUNTED)
+
+    @cached_property
+    @override
+    def num_pages(self) -> int:
+        """How many pages one can turn to; a filter finds what lies behind them."""
+        return min(super().num_pages, LAST_PAGE)
+
+    @property
+    def is_estimate(self) -> bool:
+        """Whether the count is one."""
+        return self.count > MOST_COUNTED
+
+    @property
+    def shown(self) -> int:
+        """How many rows the pages show, where they don't show all; else 0."""
+        most = self.num_pages * self.per_page
+        return most if most < self.count else 0
 
     @override
     def page(self, number: int | str) -> Jobs:

@@ -18,6 +18,7 @@ from scheduling.models import AuditEntry, Challenge, ScheduledTransition
 from scheduling.pages.base import AdminPage
 from scheduling.pages.shown import badges_of
 from scheduling.queries.archive import find_archived
+from scheduling.queries.challenges import find_challenge_of
 from scheduling.services.overrides import Override, applicable
 from scheduling.services.unproven import get_job
 from scheduling.topics import PHASE_TRANSITION
@@ -92,13 +93,7 @@ class TransitionPage(AdminPage):
 
     def _challenge(self) -> dict[str, Any] | None:
         """Return the challenge as it was last read, and its page's address."""
-        job = self.job
-        known = Challenge.objects.order_by("id")
-        if job.challenge_id is not None:
-            known = known.filter(challenge_id=job.challenge_id)
-        else:
-            known = known.filter(project_id=job.project_id, phases__phase_id=job.phase_id)
-        row = known.first()
+        row = find_challenge_of(self.job)
         if row is None:
             return None
         has_page = admin.site.is_registered(Challenge)

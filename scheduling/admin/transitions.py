@@ -96,6 +96,7 @@ class ScheduledTransitionAdmin(ReadOnlyAdmin):
     list_per_page = 50
     # Whatever fits on one page is one: pages have the order of attention.
     list_max_show_all = list_per_page
+    change_list_template = "admin/transition_list.html"
     list_before_template = "admin/parts/status_counts.html"
     search_fields = ("job_id", "project_id", "challenge_id", "phase_id", "phase_type_name")
     search_help_text = "Any id, or a part of one or of a phase's name"

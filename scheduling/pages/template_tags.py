@@ -5,10 +5,12 @@ from datetime import datetime
 from typing import Any
 
 from django import template
+from django.contrib.admin.views.main import ChangeList
 from django.utils.safestring import SafeString
 
 from scheduling.domain.phases import parse_instant
 from scheduling.models import ScheduledTransition
+from scheduling.pages import model_table as tables
 from scheduling.pages import shown, texts
 from scheduling.pages.links import job_url
 
@@ -100,3 +102,9 @@ def short_id(text: str) -> SafeString:
 def since(at: str, now: datetime) -> SafeString:
     """Show how long ago an instant was that came as a text."""
     return shown.show_relative(parse_instant(at), now=now)
+
+
+@register.inclusion_tag("admin/parts/model_table.html")
+def model_table(changes: ChangeList) -> dict[str, Any]:
+    """Show the table of a model's list: `{% model_table cl %}`."""
+    return tables.model_table(changes)

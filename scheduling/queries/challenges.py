@@ -41,6 +41,14 @@ def show_challenges(challenges: Sequence[Challenge]) -> list[dict[str, Any]]:
     return [_show(one, phases[one.pk], jobs[one.pk]) for one in challenges]
 
 
+def find_challenge_of(job: ScheduledTransition) -> Challenge | None:
+    """Return the challenge that a job belongs to; None where it was never read."""
+    known = Challenge.objects.order_by("id")
+    if job.challenge_id is not None:
+        return known.filter(challenge_id=job.challenge_id).first()
+    return known.filter(project_id=job.project_id, phases__phase_id=job.phase_id).first()
+
+
 def read_phases_and_jobs(
     challenge: Challenge,
 ) -> tuple[Sequence[Phase], Sequence[ScheduledTransition]]:

@@ -4,7 +4,7 @@ A dry run and a real one read and plan by the same code. The real one holds what
 about to replace and plans again, so that what a worker has claimed meanwhile is seen.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -22,6 +22,7 @@ from scheduling.domain.adjustment_request import AdjustmentRequest
 from scheduling.domain.challenges import ACTIVE
 from scheduling.domain.changes import (
     AdjustmentPlan,
+    Conflict,
     Identity,
     LiveJob,
     Move,
@@ -106,6 +107,21 @@ def adjust_schedules(
     return searching_first(
         lambda proven: _adjust(request, actor=actor, now=now, proven=proven), now=now
     )
+
+
+def find_conflicts(
+    changes: Sequence[ScheduleChange], *, now: datetime
+) -> Sequence[Conflict]:
+    """Return the conflicts of changes, with each other and with what stands.
+
+    For the doors that move jobs one by one, and refuse nothing of this: what an
+    adjustment would refuse, a person is told first. Nothing is locked or changed.
+    """
+    relations = _read_relations(_rows_of_challenges(changes))
+    jobs = _live_jobs(changes, relations)
+    # The reason is for the audit alone, which a plan does not write.
+    request = AdjustmentRequest(changes=tuple(changes), reason="")
+    return _plan(request, jobs, relations, now=now).conflicts
 
 
 def _try_out(request: AdjustmentRequest, *, now: datetime) -> dict[str, Any]:
@@ -236,7 +252,7 @@ def _plan(
         live={
             identity: LiveJob(
                 job_id=row.job_id,
-                due_at=_to_the_millisecond(row.due_at),
+                due_at=to_the_millisecond(row.due_at),
                 is_running=row.current_status is TransitionStatus.RUNNING,
             )
             for identity, row in jobs.items()
@@ -248,7 +264,7 @@ def _plan(
     )
 
 
-def _to_the_millisecond(instant: datetime) -> datetime:
+def to_the_millisecond(instant: datetime) -> datetime:
     """Return an instant as exact as requests tell it."""
     return instant.replace(microsecond=instant.microsecond // 1000 * 1000)
 

@@ -11,6 +11,7 @@ from enum import StrEnum
 from itertools import islice
 
 from scheduling.domain.actors import Actor, Operation
+from scheduling.domain.changes import Conflict, ScheduleChange
 from scheduling.domain.errors import (
     DuplicateJobError,
     JobNotRetryableError,
@@ -20,6 +21,7 @@ from scheduling.domain.errors import (
 from scheduling.domain.lifecycle import LIVE, TransitionStatus
 from scheduling.domain.phases import PhaseData
 from scheduling.models import ScheduledTransition
+from scheduling.services.adjust import find_conflicts, to_the_millisecond
 from scheduling.services.cancel import (
     Precondition,
     any_state,
@@ -113,6 +115,26 @@ def foresee(
         )
         for job in jobs
     ]
+
+
+def conflicts_of(prospects: Iterable[Prospect], *, now: datetime) -> Sequence[Conflict]:
+    """Return how the instants that jobs would get conflict, as an adjustment finds it.
+
+    An override refuses none of them: an operator may know better. What is refused for
+    another reason, or changes nothing, takes no part.
+    """
+    changes = {
+        _identity(one.job): ScheduleChange(
+            project_id=one.job.project_id,
+            phase_id=one.job.phase_id,
+            kind=one.job.kind,
+            new_due_at=to_the_millisecond(one.due_at),
+            phase_type_name=one.job.phase_type_name,
+        )
+        for one in prospects
+        if one.due_at is not None and one.refusal is None and not one.is_idle
+    }
+    return find_conflicts(list(changes.values()), now=now) if changes else ()
 
 
 def carry_out(

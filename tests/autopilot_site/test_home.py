@@ -1,5 +1,6 @@
 """The admin's home page: the line of truth, what comes next, what needs somebody."""
 
+import re
 from collections import Counter
 from datetime import timedelta
 
@@ -23,7 +24,13 @@ from autopilot_site.home.day import (
 )
 from autopilot_site.home.latest_health import LatestHealth
 from autopilot_site.home.pictures import draw_histogram, sparkline
-from scheduling.models import AuditEntry, DeadLetter, ScheduledTransition
+from autopilot_site.home.verification import SILENT_AFTER, judge
+from scheduling.models import (
+    AuditEntry,
+    DeadLetter,
+    ScheduledTransition,
+    VerificationResult,
+)
 from scheduling.services.schedule import schedule_transition
 
 REFRESH = "/admin/home/"
@@ -155,6 +162,61 @@ class TestPage:
         assert "1 dead letter: replay or discard" in client.get("/admin/").content.decode()
 
 
+class TestVerification:
+    def result(self, now, *, ago=timedelta(minutes=3), unchecked=(), **violations):
+        found = {"1": 0, "9": 0} | {name[1:]: n for name, n in violations.items()}
+        return VerificationResult(
+            name="scheduled",
+            started_at=now - ago - timedelta(milliseconds=340),
+            finished_at=now - ago,
+            is_ok=not (unchecked or violations),
+            violations=found,
+            unchecked=list(unchecked),
+            findings=[
+                {"id": int(one), "jobId": "job-1-2-3", "detail": "<b>early</b>"}
+                for one, count in found.items()
+                if count
+            ],
+        )
+
+    @pytest.mark.parametrize(
+        ("fields", "text", "kind"),
+        [
+            ({}, "no violations", "good"),
+            ({"_1": 2, "_9": 1}, "3 violations", "bad"),
+            ({"_1": 1, "ago": 3 * SILENT_AFTER}, "1 violation", "bad"),
+            ({"unchecked": ["no"]}, "not all could be checked", "warning"),
+            ({"ago": SILENT_AFTER * 1.01}, "unknown since", "quiet"),
+        ],
+    )
+    def test_is_told_in_a_word(self, now, fields, text, kind):
+        verdict = judge(self.result(now, **fields), now=now)
+
+        assert (verdict.text, verdict.kind) == (text, kind)
+
+    def test_is_unknown_before_the_first_one(self, now):
+        assert judge(None, now=now).text == "unknown: none yet"
+
+    def test_stands_on_home_and_leads_to_what_was_found(self, client, well, now):
+        self.result(now, _1=2).save()
+
+        home_page = client.get(REFRESH).content.decode()
+        strip = home_page.partition('data-part="strip"')[2]
+        page = client.get("/admin/verification/").content.decode()
+
+        assert "The last verification found 2 violations" in home_page
+        assert 'href="/admin/verification/"' in strip
+        assert "2 violations" in strip
+        assert re.search(r"3 min( \d+ s)? ago", strip)
+        assert "1: no early fire" in page
+        assert "&lt;b&gt;early&lt;/b&gt;" in page
+        assert "/job/job-1-2-3/" in page
+        assert "needs the topic" in page
+
+    def test_has_a_page_before_the_first_one(self, client):
+        assert "none yet" in client.get("/admin/verification/").content.decode()
+
+
 class TestDay:
     def add(self, now, *, ago, lateness_ms, action="transition.completed"):
         AuditEntry.objects.create(
@@ -186,8 +248,31 @@ class TestDay:
             day = reader.read(now=now, seconds=5)
 
         assert day.lateness().total() == 0
-        # The running slice, and the one that has ended but may not have settled.
-        assert len(queries) <= 4
+        assert len(queries) <= 1
+
+    def test_counts_each_once_while_time_goes_on(self, db, now):
+        reader = DayReader()
+        at, added = now.replace(minute=3, second=7), 0
+
+        for _ in range(30):
+            at += timedelta(seconds=37)
+            self.add(at, ago=timedelta(0), lateness_ms=5)
+            self.add(at, ago=timedelta(seconds=50), lateness_ms=5)
+            added += 2
+            told = reader.read(now=at, seconds=0).lateness().total()
+
+            assert told == added
+
+    def test_counts_a_settled_minute_once(self, db, now):
+        now = now.replace(minute=4, second=30)
+        reader = DayReader()
+        reader.read(now=now, seconds=5)
+        self.add(now, ago=timedelta(minutes=3), lateness_ms=5)
+        self.add(now, ago=timedelta(seconds=70), lateness_ms=5)
+
+        day = reader.read(now=now, seconds=5)
+
+        assert day.lateness().total() == 1
 
     # In the middle of a slice, and while the one before may still get entries.
     @pytest.mark.parametrize("minute", [8, 10, 11])

@@ -6,10 +6,12 @@ from threading import Barrier, Thread
 
 import pytest
 from django.db import connection
+from django.test.utils import CaptureQueriesContext
 
 from scheduling.admin import override_page
 from scheduling.models import AuditEntry, ScheduledTransition
 from scheduling.services.cancel import cancel_transition
+from tests.support.challenges import make_challenge
 
 JOBS = "/admin/scheduling/scheduledtransition/"
 PAGE = f"{JOBS}override/"
@@ -83,6 +85,19 @@ class TestPage:
         html = as_role("operator").get(PAGE, query).content.decode()
 
         assert "The new instant:" in html
+
+    def test_costs_the_same_queries_however_many_are_chosen(self, as_role, make_job):
+        client = as_role("operator")
+        keys = [make_job().pk for _ in range(8)]
+        query = {"action": "reschedule", "end_time": "+1h"}
+        client.get(PAGE, query | {"_selected_action": keys[:1]})
+        with CaptureQueriesContext(connection) as few:
+            client.get(PAGE, query | {"_selected_action": keys[:1]})
+
+        with CaptureQueriesContext(connection) as many:
+            client.get(PAGE, query | {"_selected_action": keys})
+
+        assert len(many) == len(few)
 
     def test_is_not_there_for_an_unknown_override(self, as_role, make_job):
         query = {"action": "delete", "_selected_action": make_job().pk}
@@ -238,6 +253,67 @@ class TestPost:
 
         job.refresh_from_db()
         assert job.status == "cancelled"
+
+
+class TestConflicts:
+    """Of Submission (1 h to 3 h from now) with Review (3 h to 5 h), which follows it."""
+
+    @pytest.fixture
+    def plan(self, as_role, now):
+        """Return what shows the plan for the live jobs of some transitions."""
+        make_challenge(now)
+        client = as_role("operator")
+
+        def show(*ends, action="reschedule", to="+1h"):
+            live = ScheduledTransition.objects.live()
+            keys = [live.get(phase_id=one, state=kind).pk for one, kind in ends]
+            query = {"action": action, "_selected_action": keys, "end_time": to}
+            return client, client.get(PAGE, query).content.decode()
+
+        return show
+
+    @pytest.mark.parametrize(
+        ("end", "to", "told"),
+        [
+            (("102", "END"), "-150min", "phase 102 would end at"),
+            (("102", "END"), "+1h", "before the END of its predecessor 102"),
+            (("103", "START"), "-1min", "before the END of its predecessor 102"),
+        ],
+    )
+    def test_are_told_with_the_plan(self, plan, end, to, told):
+        _, html = plan(end, to=to)
+
+        assert "1 conflict: done all the same" in html
+        assert told in html
+        assert 'name="confirm"' in html
+
+    def test_are_none_where_all_moves_together(self, plan):
+        _, html = plan(("102", "END"), ("103", "START"), ("103", "END"))
+
+        assert 'id="ap-conflicts"' not in html
+        assert html.count("1 h later") >= 3
+
+    def test_are_none_of_what_stays(self, plan):
+        _, html = plan(("102", "END"), to="2001-01-01T00:00:00Z")
+
+        assert "will stay as it is" in html
+        assert 'id="ap-conflicts"' not in html
+
+    def test_lead_to_where_what_follows_is_moved_too(self, plan):
+        client, html = plan(("102", "END"))
+
+        (url,) = re.findall(r'<a href="([^"]*/move/102/[^"]*)">', html)
+        moved = client.get(url)
+        assert moved.context["understood"] == "1 h later"
+        assert moved.context["plan"].count == 4
+
+    def test_keep_nobody_from_it(self, plan):
+        client, html = plan(("102", "END"))
+        fields = fields_of(html) | {"end_time": "+1h", "reason": "asked", "confirm": "yes"}
+
+        answer = client.post(PAGE, fields).content.decode()
+
+        assert "1 rescheduled" in answer
 
 
 class TestAllThatMatch:

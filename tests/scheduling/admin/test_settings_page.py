@@ -38,6 +38,17 @@ class TestSettingsPage:
             for entry in AuditEntry.objects.filter(action="settings.changed").order_by("id")
         ] == [("user:admin-1", "unsteady", 7), ("user:admin-1", "steady", 3)]
 
+    def test_says_what_is_allowed_and_who_changed_it_last(self, as_role):
+        admin = as_role("admin")
+        for value in ("7", "9"):
+            admin.post(PAGE, {RETRIES: value, "reason": f"<i>unsteady {value}</i>"})
+
+        page = as_role("viewer").get(PAGE).content.decode()
+
+        assert "From 0 to 100" in page
+        assert page.count("Last changed by admin-1") == 1
+        assert "7 → 9</a>: &lt;i&gt;unsteady 9&lt;/i&gt;" in page
+
     @pytest.mark.parametrize(
         ("fields", "told"),
         [

@@ -1,5 +1,6 @@
 """The list of jobs: its order, its counts, its search, and what it costs."""
 
+import re
 from datetime import timedelta
 
 import pytest
@@ -82,6 +83,32 @@ class TestOrder:
         assert sorted(keys) == sorted(job.pk for job in jobs.values())
 
 
+class TestPages:
+    @pytest.fixture
+    def in_threes(self, jobs, monkeypatch):
+        """Let a page have three rows, and one turn to two pages."""
+        admin = "scheduling.admin.transitions.ScheduledTransitionAdmin"
+        monkeypatch.setattr(f"{admin}.list_per_page", 3)
+        monkeypatch.setattr(transition_list, "LAST_PAGE", 2)
+
+    def test_end_where_a_filter_finds_more_sooner(self, as_role, in_threes):
+        client = as_role("viewer")
+
+        response, keys = listed(client, {"p": 2})
+        beyond = client.get(JOBS, {"p": 3})
+
+        assert len(keys) == 3
+        assert "6 can be leafed through" in response.content.decode()
+        assert beyond.headers["Location"] == f"{JOBS}?e=1"
+
+    def test_say_no_more_where_all_can_be_seen(self, as_role, in_threes, jobs):
+        response, _ = listed(as_role("viewer"), {"status__exact": "failed"})
+
+        html = response.content.decode()
+        assert '<span class="ap-number">2</span> transitions</div>' in html
+        assert "leafed through" not in html
+
+
 class TestCounts:
     def test_stand_above_by_status_and_keep_the_other_filters(self, as_role, jobs):
         project = jobs["failed"].project_id
@@ -132,6 +159,19 @@ class TestRows:
         assert "user:olivia" in html
         assert f"action=retry&amp;_selected_action={jobs['failed'].pk}" in html
         assert f"action=retry&amp;_selected_action={jobs['coming'].pk}" not in html
+
+    def test_have_a_box_each_for_whoever_may_choose(self, as_role, jobs):
+        html = listed(as_role("operator"))[0].content.decode()
+
+        boxes = re.findall(r'<input[^>]* name="_selected_action" value="(\d+)"', html)
+        assert sorted(map(int, boxes)) == sorted(job.pk for job in jobs.values())
+        # On a phone, where each row is a card.
+        assert html.count('data-label="status"') == len(jobs)
+
+    def test_are_missed_in_a_sentence(self, as_role, jobs):
+        html = listed(as_role("viewer"), {"project_id": 1})[0].content.decode()
+
+        assert "No transition matches." in html
 
     def test_offer_a_viewer_nothing(self, as_role, jobs):
         html = listed(as_role("viewer"))[0].content.decode()
