@@ -2,8 +2,9 @@
 // without a word the scheduler, which speaks as asking.py does.
 import { createInterface } from 'node:readline'
 import { ProduceAcks, Producer, stringSerializers } from '@platformatic/kafka'
-import { createPostgresBackend, Queue, Worker } from 'bullmq'
+import bullmq from 'bullmq'
 
+const { createPostgresBackend, Queue, Worker } = bullmq
 const TOPIC = 'autopilot.phase.transition'
 const CHUNK = 1000
 const onPostgres = process.env.PEERS_BACKEND === 'postgres'
@@ -43,12 +44,12 @@ async function work () {
         date: at
       }
     })
-    const headers = {
-      'event-id': eventId,
-      'job-id': `job-${number}`,
-      'correlation-id': eventId,
-      'content-type': 'application/json'
-    }
+    const headers = new Map([
+      ['event-id', eventId],
+      ['job-id', `job-${number}`],
+      ['correlation-id', eventId],
+      ['content-type', 'application/json']
+    ])
     await producer.send({
       messages: [{ topic: TOPIC, key: String(number), value, headers }],
       acks: ProduceAcks.ALL
