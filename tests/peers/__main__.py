@@ -4,8 +4,8 @@
     --peer A,B --measure X,Y     measure; each result is a line of --results
     --table                      print the tables of --results, and measure nothing
 
-Runs are interleaved: each peer once, then each peer again, so that what else the machine
-does falls on all alike. Killing counts and does not time, and is done to all side by side.
+Runs are interleaved: all of it for each peer, then all of it again, so that what else the
+machine does falls on all alike. Killing counts and does not time, and is done to all side by side.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from pathlib import Path
 import psutil
 
 from tests.peers.catalogue import PEERS, USUAL
-from tests.peers.measures import MEASURES, SIDE_BY_SIDE
+from tests.peers.measures import MEASURES, SIDE_BY_SIDE, USUAL_MEASURES
 from tests.peers.stand import PROGRAMS, Services, Stand, prepare
 from tests.peers.summary import faults, read, tables
 from tests.peers.watcher import Watcher
@@ -68,7 +68,7 @@ def _options():
     parser.add_argument("--results", type=Path, default=HERE / "results.jsonl")
     parser.add_argument("--runs", type=int, default=2)
     parser.add_argument("--peer", type=_names(PEERS), default=list(USUAL))
-    parser.add_argument("--measure", type=_names(MEASURES), default=list(MEASURES))
+    parser.add_argument("--measure", type=_names(MEASURES), default=USUAL_MEASURES)
     return parser.parse_args()
 
 
@@ -108,13 +108,13 @@ def _measure(options):
         _write(options.results, {"machine": _machine(services)})
         blocks = itertools.count(1)
         # As they stand in MEASURES, whatever their order on the command line.
-        for measure in (name for name in MEASURES if name in options.measure):
-            for run in range(1, options.runs + 1):
-                work = [
-                    _Work(measure, run, name, next(blocks), options.results)
-                    for name in options.peer
-                ]
-                _do_all(work, services, watcher)
+        measures = [name for name in MEASURES if name in options.measure]
+        for run, measure in itertools.product(range(1, options.runs + 1), measures):
+            work = [
+                _Work(measure, run, name, next(blocks), options.results)
+                for name in options.peer
+            ]
+            _do_all(work, services, watcher)
 
 
 def _do_all(work, services, watcher):

@@ -9,11 +9,13 @@ import time
 from autopilot_site.benchmarks.machine import Control, spread
 from tests.peers.watcher import FAR
 
+SMOKE_JOBS = 50
+SMOKE_MS = 3_000
 LATENESS_JOBS = 1_000
 LATENESS_MS = 20_000
 BURST_JOBS = 5_000
 # A peer that needs longer is judged by what it has done by then.
-MOST_SECONDS = 100
+MOST_SECONDS = 60
 CALLS = 1_000
 BULK_JOBS = 10_000
 PENDING = 10_000
@@ -29,6 +31,11 @@ WATCH_SECONDS = 75
 # As long as records still come, nothing is lost yet.
 STILL_COMING_SECONDS = 20
 MOST_WATCH_SECONDS = 150
+
+
+def measure_smoke(stand, watcher):
+    """See that a peer works at all."""
+    return _fire(stand, watcher, SMOKE_JOBS, span_ms=SMOKE_MS)
 
 
 def measure_lateness(stand, watcher):
@@ -215,9 +222,9 @@ def _now_ms():
     return int(time.time() * 1000)
 
 
-# In the order in which they are run. The last two count and do not time: all peers are
-# killed side by side.
+# In the order in which they are run.
 MEASURES = {
+    "smoke": measure_smoke,
     "schedule": measure_schedule,
     "bulk": measure_bulk,
     "lateness": measure_lateness,
@@ -226,4 +233,6 @@ MEASURES = {
     "kill": measure_kill,
     "kill-burst": measure_kill_burst,
 }
+USUAL_MEASURES = [name for name in MEASURES if name != "smoke"]
+# They count and do not time: all peers are killed side by side.
 SIDE_BY_SIDE = {"kill", "kill-burst"}
