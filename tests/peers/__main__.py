@@ -5,7 +5,8 @@
     --table                      print the tables of --results, and measure nothing
 
 Runs are interleaved: all of it for each peer, then all of it again, so that what else the
-machine does falls on all alike. Killing counts and does not time, and is done to all side by side.
+machine does falls on all alike. Killing counts and does not time, and is done to all side
+by side.
 """
 
 import argparse
