@@ -110,7 +110,9 @@ def _measure(options):
         blocks = itertools.count(1)
         # As they stand in MEASURES, whatever their order on the command line.
         measures = [name for name in MEASURES if name in options.measure]
-        for run, measure in itertools.product(range(1, options.runs + 1), measures):
+        before = max((row.get("run", 0) for row in read(options.results)), default=0)
+        runs = range(before + 1, before + options.runs + 1)
+        for run, measure in itertools.product(runs, measures):
             work = [
                 _Work(measure, run, name, next(blocks), options.results)
                 for name in options.peer
@@ -156,7 +158,6 @@ class _Work:
         about = {
             **self._about,
             "at": time.strftime("%H:%M:%S", time.gmtime()),
-            "load": round(os.getloadavg()[0], 2),
             "tookSeconds": round(time.monotonic() - began_at, 1),
         }
         _write(self._results, about | figures)

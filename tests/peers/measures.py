@@ -6,7 +6,7 @@ the peer minus the due instant, the same way for everybody.
 
 import time
 
-from autopilot_site.benchmarks.machine import Control, spread
+from autopilot_site.benchmarks.machine import spread
 from tests.peers.watcher import FAR
 
 SMOKE_JOBS = 50
@@ -54,7 +54,7 @@ def _fire(stand, watcher, count, *, span_ms=0, bulk=False):
     stand.schedule(0, count, due_ms=due_ms, span_ms=span_ms, bulk=bulk)
     is_in_time = _now_ms() < due_ms
     _sleep_until(due_ms - 50)
-    with Control() as control:
+    with stand.control() as control:
         seconds = (due_ms + span_ms - _now_ms()) / 1000 + MOST_SECONDS
         watcher.wait(stand.block, count, seconds=seconds, check=stand.check)
     came = watcher.arrivals(stand.block, count)
@@ -100,7 +100,7 @@ def measure_bulk(stand, _):
 def _schedule(stand, count, *, bulk):
     # The first call opens connections and prepares statements.
     stand.schedule(FAR, 1, due_ms=_now_ms() + DAY_MS, bulk=bulk)
-    with Control() as control:
+    with stand.control() as control:
         seconds = stand.schedule(0, count, due_ms=_now_ms() + DAY_MS, bulk=bulk)
     return {
         "jobs": count,
@@ -116,14 +116,14 @@ def measure_idle(stand, watcher):
     stand.stop_scheduling()
     stand.quieten_store()
     time.sleep(IDLE_SETTLE_SECONDS)
-    with Control() as control:
-        before = stand.cpu_seconds()
+    with stand.control() as control:
+        before = stand.used_cpu()
         began_at = time.monotonic()
         time.sleep(IDLE_SECONDS)
         minutes = (time.monotonic() - began_at) / 60
         fires, store = (
             round((now - then) / minutes, 3)
-            for then, now in zip(before, stand.cpu_seconds(), strict=True)
+            for then, now in zip(before, stand.used_cpu(), strict=True)
         )
     stand.check()
     return {
@@ -173,7 +173,7 @@ def _kill(stand, watcher, count, *, due_ms, span_ms):
     time.sleep(RESTART_AFTER_SECONDS)
     started_at = time.time()
     stand.start_worker()
-    with Control() as control:
+    with stand.control() as control:
         _watch(watcher, stand.block, started_at)
     came = watcher.arrivals(stand.block, count)
     dues = [due_ms + span_ms * at // count for at in range(count)]

@@ -18,6 +18,7 @@ import psutil
 import psycopg
 
 from tests.peers.catalogue import PEERS
+from tests.peers.control import Disturbance, cpu_seconds
 from tests.peers.watcher import BLOCK, FAR, WARM
 from tests.support.servers import ROOT
 
@@ -320,11 +321,15 @@ class Stand:
             for statement in ("VACUUM ANALYZE", "CHECKPOINT"):
                 self._services.execute(statement, database=self._database, user="postgres")
 
-    def cpu_seconds(self):
+    def control(self):
+        """Return what tells how much the machine is disturbed, for a `with`."""
+        return Disturbance(self._services)
+
+    def used_cpu(self):
         """Return how much CPU what fires has used, and how much its store."""
         fires = self._scheduler if self.peer.worker is None else self._worker
         store = self._redis.process() if self._redis else self._services.postmaster()
-        return _cpu_seconds(psutil.Process(fires.pid)), _cpu_seconds(store)
+        return cpu_seconds(psutil.Process(fires.pid)), cpu_seconds(store)
 
     def stop_scheduling(self):
         """End the program that schedules, where it does nothing else."""
@@ -386,17 +391,6 @@ def _end(process):
     for pipe in (process.stdin, process.stdout):
         if pipe is not None:
             pipe.close()
-
-
-def _cpu_seconds(top):
-    """Return the CPU seconds of a process tree, those of its ended children included."""
-    used = 0.0
-    for process in [top, *top.children(recursive=True)]:
-        try:
-            used += sum(process.cpu_times()[:4])
-        except psutil.NoSuchProcess:
-            continue
-    return used
 
 
 def _now_ms():

@@ -1,7 +1,7 @@
 """The table, out of the raw results.
 
-Of several runs the one counts that the machine disturbed least: the lowest p99 of a bare
-20 ms timer beside it, whatever the peer's own figure. Kills are counted over all runs.
+Of several runs the one counts that others disturbed least: the smallest share of the CPUs
+that went to them, whatever the peer's own figure. Kills are counted over all runs.
 """
 
 import json
@@ -68,7 +68,11 @@ def _of(rows, measure):
 
 def _quietest(rows, measure):
     good = _of(rows, measure)
-    return min(good, key=lambda row: row["control"]["timerMs"]["p99"], default=None)
+    return min(good, key=_disturbed, default=None)
+
+
+def _disturbed(row):
+    return row["control"]["othersPercent"]
 
 
 def _lateness(rows):
@@ -119,16 +123,14 @@ def _kills(measure):
 
 
 def _control(rows):
-    """Return the timer's p99 and the steal of each run, the quietest first."""
-    ordered = sorted(rows, key=lambda row: row["control"]["timerMs"]["p99"])
-    return (
-        "; ".join(
-            f"{_number(row['control']['timerMs']['p99'])} ms,"
-            f" {row['control']['stealPercent']:.0f} %"
-            for row in ordered
-        )
-        or NOTHING
-    )
+    """Return what others took, the timer's p99 and the steal of each run."""
+    shown = [
+        f"{row['control']['othersPercent']:.0f} %,"
+        f" {_number(row['control']['timerMs']['p99'])} ms,"
+        f" {row['control']['stealPercent']:.0f} %"
+        for row in sorted(rows, key=_disturbed)
+    ]
+    return "; ".join(shown) or NOTHING
 
 
 def _number(value):
