@@ -224,11 +224,12 @@ def _handle_wave(wave: Sequence[_Understood], *, now: datetime, is_stuck: bool) 
 def _handling(record: Record) -> Iterator[None]:
     """Let lines and traces tell which record is handled."""
     ids = record.log_ids
-    attributes = {
+    attributes: dict[str, str | int] = {
         "messaging.destination.partition.id": str(record.partition),
         "messaging.kafka.offset": record.offset,
-        **({"messaging.message.id": record.event_id} if record.event_id else {}),
     }
+    if record.event_id:
+        attributes["messaging.message.id"] = record.event_id
     with (
         tracing.handling_record(record.topic, record.trace_parent, attributes),
         bound_contextvars(
