@@ -4,17 +4,20 @@ import csv
 import json
 import os
 import re
+import sqlite3
 import subprocess
 import sys
+import uuid
 from datetime import timedelta
 
 import pytest
+from confluent_kafka import Consumer, Producer, TopicPartition
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Group
 
 from autopilot_site.env import read
 from autopilot_site.env_table import BEGIN, README, environment_table, with_table
-from scheduling.adapters import event_publisher
+from scheduling.adapters import event_publisher, lanes
 from scheduling.adapters.event_publisher import process_publisher
 from scheduling.conf import MessageSettings
 from scheduling.domain.commands import CommandName, find_command
@@ -30,8 +33,11 @@ from scheduling.models import (
 from scheduling.services import handle_command
 from scheduling.services.incoming import handle_records
 from scheduling.services.outgoing import send_outgoing
+from scheduling.services.publish import publish_due
 from scheduling.services.routes import ROUTES
-from scheduling.topics import COMMAND_RESULT
+from scheduling.services.schedule import schedule_transition
+from scheduling.topics import COMMAND_RESULT, PHASE_TRANSITION
+from tests.faults.conftest import Topic
 from tests.support.web import web_process
 
 INSTANT = re.compile(r"\d{4}-\d{2}-\d{2}T[\d:.]+Z")
@@ -136,6 +142,66 @@ class TestFirstMinute:
             rows = list(csv.DictReader(file))
         assert [row["action"] for row in rows] == actions[::-1]
         assert len(rows) == AuditEntry.objects.filter(project_id="12345").count()
+
+
+@pytest.mark.django_db(transaction=True)
+class TestWhatWePromise:
+    @pytest.fixture
+    def twice(self, kafka, operator, phase_data, now, monkeypatch):
+        """Fire a job, put an equal record beside its own, and return both as consumed."""
+        monkeypatch.setattr(event_publisher, "_publisher", None)
+        monkeypatch.setattr(lanes, "board", lanes.LaneBoard(lanes=1))
+        topic = Topic(kafka)
+        schedule_transition(phase_data(), actor=operator, now=now)
+        due = now - timedelta(seconds=1)
+        ScheduledTransition.objects.update(due_at=due, event_at=due, ready_at=due)
+        assert publish_due(not_before=0.0) == 1
+        (first,) = topic.records()
+        producer = Producer({"bootstrap.servers": kafka})
+        producer.produce(
+            PHASE_TRANSITION,
+            key=first.key,
+            value=first.value,
+            headers=first.headers,
+            partition=first.partition,
+        )
+        assert producer.flush(10) == 0
+        reader = Consumer({"bootstrap.servers": kafka, "group.id": str(uuid.uuid4())})
+        reader.assign([TopicPartition(PHASE_TRANSITION, first.partition, first.offset)])
+        yield reader.consume(2, 10)
+        reader.close()
+
+    def test_shows_a_consumer_that_leaves_duplicates_out(self, twice):
+        (text,) = blocks_of("What we promise", language="python")
+        example, acted = {}, []
+        exec(text, example)  # noqa: S102 -- it is the README's own
+        database = sqlite3.connect(":memory:")
+        database.execute("CREATE TABLE handled_event (id text PRIMARY KEY)")
+        database.execute("CREATE TABLE phase (id integer, state text)")
+
+        def fail(connection, payload):
+            act(connection, payload)
+            raise ConnectionError
+
+        def act(connection, payload):
+            acted.append(payload["phaseId"])
+            values = (payload["phaseId"], payload["state"])
+            connection.execute("INSERT INTO phase VALUES (?, ?)", values)
+
+        with pytest.raises(ConnectionError):
+            example["handle"](database, twice[0], fail)
+        for message in twice:
+            example["handle"](database, message, act)
+
+        assert len(twice) == 2
+        assert acted == [67890, 67890], "once in vain, and once for good"
+        assert database.execute("SELECT * FROM phase").fetchall() == [(67890, "END")]
+        database.close()
+
+    def test_shows_one_of_ten_lines(self):
+        (text,) = blocks_of("What we promise", language="python")
+
+        assert len([line for line in text.splitlines() if line]) <= 10
 
 
 @pytest.mark.django_db(transaction=True)

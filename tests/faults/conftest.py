@@ -41,19 +41,23 @@ def wait_for(condition, *, seconds, what):
 class Cluster:
     """A `manage.py qcluster`, with its processes by role."""
 
-    def __init__(self, environment, log):
+    def __init__(self, environment, log, *, directory=ROOT):
         self.log = log
         with log.open("ab") as sink:
             self.process = subprocess.Popen(
                 [sys.executable, "manage.py", "qcluster"],
-                cwd=ROOT,
+                cwd=directory,
                 env=environment,
                 stdout=sink,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
         self.seen = set()
-        self.wait_ready()
+        try:
+            self.wait_ready()
+        except BaseException:
+            self.end()
+            raise
 
     def wait_ready(self):
         wait_for(lambda: len(self.children()) == len(ROLES), seconds=20, what="the cluster")

@@ -216,7 +216,7 @@ ROWS = (
             "test_into_a_filter_finds_nothing_and_breaks_nothing",
             f"{API}/test_limits.py::TestInjection::test_into_a_parameter_s_name_is_a_400",
         ),
-        lint=("ruff", "bandit"),
+        lint=("ruff",),
     ),
     Row(
         promise="The Challenge service can't lead us elsewhere, nor fill the memory.",
