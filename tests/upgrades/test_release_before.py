@@ -15,6 +15,7 @@ from tests.faults.conftest import Cluster, Topic, wait_for
 
 pytestmark = [
     pytest.mark.processes,
+    pytest.mark.long,
     pytest.mark.first_start,
     pytest.mark.timeout(120),
     pytest.mark.django_db(transaction=True),
