@@ -260,7 +260,7 @@ class ScheduledTransitionAdmin(ReadOnlyAdmin):
         shown = show_id(job.project_id, url=url, shown=short_id(job.project_id))
         return format_html("project {}", shown)
 
-    @admin.display(description="lateness or attempts")
+    @admin.display(description="lateness")
     def show_lateness(self, job: ScheduledTransition) -> SafeString:
         """Return how late it went out; before that, how often it was tried."""
         if job.lateness_ms is not None:
