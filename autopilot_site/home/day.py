@@ -26,9 +26,9 @@ FAILED: Final = "transition.failed"
 SLICE: Final = timedelta(minutes=5)
 MINUTE: Final = timedelta(minutes=1)
 SLICES: Final = 288
+# So many are counted by one query at the most.
+MOST_TOGETHER: Final = 12
 HOUR_SLICES: Final = 12
-# So many are counted by one query: few, so that a page can stop when its time is up.
-TOGETHER: Final = 3
 # A transaction that began in a slice may be committed so long after its end.
 SETTLES_AFTER: Final = timedelta(minutes=1)
 # Bars of the histogram by decade of milliseconds.
@@ -80,10 +80,7 @@ class Day:
 
     def lateness(self, last: int = SLICES) -> Counter[int]:
         """Return the histogram of the last so many slices."""
-        total: Counter[int] = Counter()
-        for one in self.counted(last):
-            total += one.lateness
-        return total
+        return sum_up(self.counted(last)).lateness
 
     def hours(self) -> list[list[Slice]]:
         """Return the counted slices by hour, oldest first."""
@@ -147,18 +144,21 @@ class DayReader:
         fresh = [one for one in starts if one + SLICE + SETTLES_AFTER > now]
         found = self._count_fresh(fresh[-1], slices=len(fresh), now=now)
         missing = [one for one in starts[len(fresh) :] if one not in self._ended]
-        is_first = True
-        while missing and (is_first or time.monotonic() < give_up_at):
-            is_first = False
+        together = 1
+        while missing:
+            began_at = time.monotonic()
             # A few that lie before one another in one question.
             run = [missing.pop(0)]
-            while missing and len(run) < TOGETHER and missing[0] == run[-1] - SLICE:
+            while missing and len(run) < together and missing[0] == run[-1] - SLICE:
                 run.append(missing.pop(0))
             minutes = _count(run[-1], run[0] + SLICE)
-            counted = _as_slices(minutes, start=run[-1], slices=len(run))
-            found |= counted
-            for start, one in counted.items():
+            for start, one in _as_slices(minutes, start=run[-1], slices=len(run)).items():
                 self._keep(start, one, oldest=starts[-1])
+            # Twice as many take about twice as long: while there is time for them.
+            took = time.monotonic() - began_at
+            if time.monotonic() + 2 * took > give_up_at:
+                break
+            together = min(2 * together, MOST_TOGETHER)
         return Day(
             slices=[found.get(one) or self._ended.get(one) for one in reversed(starts)]
         )
@@ -229,14 +229,14 @@ def _as_slices(
     parts: dict[datetime, list[Slice]] = {start + SLICE * n: [] for n in range(slices)}
     for minute, one in minutes.items():
         parts[_start_of(minute, SLICE)].append(one)
-    return {begin: _sum_up(found) for begin, found in parts.items()}
+    return {begin: sum_up(found) for begin, found in parts.items()}
 
 
-def _sum_up(found: Iterable[Slice]) -> Slice:
+def sum_up(found: Iterable[Slice]) -> Slice:
     """Return what happened in all of them together."""
     lateness: Counter[int] = Counter()
     failed = 0
     for one in found:
-        lateness += one.lateness
+        lateness.update(one.lateness)
         failed += one.failed
     return Slice(lateness=lateness, failed=failed)

@@ -10,7 +10,7 @@ from django.urls import NoReverseMatch, reverse
 from typing_extensions import override
 
 from autopilot_site.health.judgement import CheckStatus, Health, HealthStatus
-from autopilot_site.home.day import Day, day_reader, quantile_ms, share_within
+from autopilot_site.home.day import Day, day_reader, quantile_ms, share_within, sum_up
 from autopilot_site.home.latest_health import latest_health
 from autopilot_site.home.pictures import (
     HEIGHT,
@@ -257,9 +257,7 @@ def figures_of(day: Day) -> list[dict[str, Any]]:
     hour = day.counted(LAST_HOUR)
     lateness = day.lateness(LAST_HOUR)
     by_hour = day.hours()
-    merged = [
-        sum((one.lateness for one in slices), start=type(lateness)()) for slices in by_hour
-    ]
+    merged = [sum_up(slices).lateness for slices in by_hour]
     return [
         {
             "name": "published",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin
 from django.contrib.admin.options import IncorrectLookupParameters
+from django.contrib.admin.utils import build_q_object_from_lookup_parameters
 from django.contrib.admin.views.main import ORDER_VAR
 from django.core.paginator import Page, Paginator
 from django.db.models import Q, QuerySet
@@ -138,10 +139,8 @@ def instant_of(request: HttpRequest) -> datetime:
     return instant
 
 
-def search_jobs(
-    rows: QuerySet[ScheduledTransition], text: str
-) -> QuerySet[ScheduledTransition]:
-    """Return the jobs that a text finds: by a whole id first, else by a part.
+def search_condition(text: str) -> Q:
+    """Return the condition of what a text finds: by a whole id first, else by a part.
 
     A whole id is answered by indexes, and looked for among all jobs.
     """
@@ -149,11 +148,11 @@ def search_jobs(
     try:
         check_storable(text)
     except ValueError:
-        return rows.none()
+        return Q(pk__in=[])
     exact = _by_whole_id(text)
     if exact is not None and ScheduledTransition.objects.filter(exact).exists():
-        return rows.filter(exact)
-    return rows.filter(pk__in=find_by_part(text))
+        return exact
+    return Q(pk__in=find_by_part(text))
 
 
 def _by_whole_id(text: str) -> Q | None:
@@ -237,8 +236,13 @@ class AttentionPaginator(Pages):
         stop = start + self.per_page
         rows: Any = self.object_list
         if self.count <= SORTED_HERE:
-            # Few of many: an index finds them, whatever order they have in it.
-            jobs = sort_by_attention(list(rows.order_by()), now=self.now)[start:stop]
+            # Few of many: an index finds them, whatever order they have in it. Of those
+            # that are overdue it is one each; without a bound it would not be taken.
+            parts: list[Any] = [rows.order_by()]
+            if self.is_overdue:
+                parts = [one[:SORTED_HERE] for one in overdue_parts(rows, now=self.now)]
+            found = [job for part in parts for job in part]
+            jobs = sort_by_attention(found, now=self.now)[start:stop]
         else:
             groups = groups_of(
                 rows, now=self.now, status=self.status, is_overdue=self.is_overdue
@@ -270,7 +274,15 @@ class TransitionChangeList(Changes):
     @override
     def get_results(self, request: HttpRequest) -> None:
         """Read the page's rows, who scheduled each, and the counts by status."""
+        matching = self.queryset
+        if self.filter_params.get(OVERDUE) == ["true"] and is_in_own_order(request):
+            # The paginator asks for their parts; what the filter says beside them would
+            # lead the planner through all that was ever due.
+            self.queryset = self._without(request, OVERDUE).order_by(
+                *matching.query.order_by
+            )
         super().get_results(request)
+        self.queryset = matching
         if not self.multi_page:
             # Django reads what fits on one page without asking the paginator.
             self.result_list = self.paginator.page(1).object_list
@@ -284,10 +296,9 @@ class TransitionChangeList(Changes):
 
     def _count_by_status(self, request: HttpRequest) -> list[dict[str, Any]]:
         """Return what the line above the list shows: a filter for each status."""
-        rows = self.get_queryset(request, exclude_parameters=[STATUS, OVERDUE])
-        rows = rows.order_by()
+        rows = self._without(request, STATUS, OVERDUE)
         overdue = overdue_parts(rows, now=instant_of(request))
-        chosen = self.params.get(STATUS), self.params.get(OVERDUE)
+        chosen = self.filter_params.get(STATUS), self.filter_params.get(OVERDUE)
         lines = [
             self._line("all", None, count=None, is_chosen=chosen == (None, None)),
             self._line(
@@ -307,6 +318,20 @@ class TransitionChangeList(Changes):
             for status in TransitionStatus
         ]
         return lines
+
+    def _without(self, request: HttpRequest, *names: str) -> QuerySet[ScheduledTransition]:
+        """Return the rows that match all filters but those of the given parameters."""
+        # The stubs don't know that Django 5 keeps lists of values.
+        rest: Any
+        specs, _, rest, _, _ = self.get_filters(request)
+        rows: Any = self.root_queryset
+        for spec in specs:
+            if set(names).isdisjoint(spec.expected_parameters()):
+                found = spec.queryset(request, rows)
+                rows = rows if found is None else found
+        rows = rows.filter(build_q_object_from_lookup_parameters(rest)).order_by()
+        found, _ = self.model_admin.get_search_results(request, rows, self.query)
+        return found
 
     def _line(
         self, word: str, new: dict[str, str] | None, *, count: int | None, is_chosen: bool

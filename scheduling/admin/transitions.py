@@ -30,7 +30,7 @@ from scheduling.admin.transition_list import (
     instant_of,
     is_in_own_order,
     listed,
-    search_jobs,
+    search_condition,
 )
 from scheduling.admin.transition_page import TransitionPage
 from scheduling.domain.actors import Operation
@@ -201,10 +201,12 @@ class ScheduledTransitionAdmin(ReadOnlyAdmin):
         queryset: QuerySet[ScheduledTransition],
         search_term: str,
     ) -> tuple[QuerySet[ScheduledTransition], bool]:
-        """Return the jobs that a text finds."""
+        """Return the jobs that a text finds, which is looked for once in a request."""
         if not search_term.strip():
             return queryset, False
-        return search_jobs(queryset, search_term), False
+        if not hasattr(request, "autopilot_search"):
+            request.autopilot_search = search_condition(search_term)  # type: ignore[attr-defined]
+        return queryset.filter(request.autopilot_search), False  # type: ignore[attr-defined]
 
     @override
     def get_actions(self, request: HttpRequest) -> dict[str, Any]:
@@ -258,7 +260,7 @@ class ScheduledTransitionAdmin(ReadOnlyAdmin):
         shown = show_id(job.project_id, url=url, shown=short_id(job.project_id))
         return format_html("project {}", shown)
 
-    @admin.display(description="lateness or attempts")
+    @admin.display(description="lateness")
     def show_lateness(self, job: ScheduledTransition) -> SafeString:
         """Return how late it went out; before that, how often it was tried."""
         if job.lateness_ms is not None:

@@ -15,9 +15,11 @@ from scheduling.pages.texts import (
     relative_text,
 )
 
-# An id longer than that is cut in tables, to its beginning and its end.
+# An id longer than that is cut in tables, to its beginning and its end: a job's to its
+# epoch, which tells jobs of one phase apart.
 LONGEST_SHORT = 24
-HEAD, TAIL = 17, 6
+HEAD, TAIL = 8, 6
+JOB_HEAD = len("job-") + 13
 EMPTY = mark_safe(f'<span class="ap-nothing">{NOTHING}</span>')  # noqa: S308 -- constant
 
 
@@ -93,7 +95,8 @@ def short_id(text: str) -> str:
     """Return an id that fits into a table: of a long one the beginning and the end."""
     if len(text) <= LONGEST_SHORT:
         return text
-    return f"{text[:HEAD]}…{text[-TAIL:]}"
+    head = JOB_HEAD if text.startswith("job-") else HEAD
+    return f"{text[:head]}…{text[-TAIL:]}"
 
 
 def show_id(text: str, *, url: str = "", shown: str = "") -> SafeString:

@@ -241,11 +241,11 @@ class TestDay:
 
     def test_counts_an_ended_slice_once(self, db, now):
         reader = DayReader()
-        reader.read(now=now, seconds=5)
+        reader.read(now=now, seconds=60)
         self.add(now, ago=timedelta(hours=3), lateness_ms=5)
 
         with CaptureQueriesContext(connection) as queries:
-            day = reader.read(now=now, seconds=5)
+            day = reader.read(now=now, seconds=60)
 
         assert day.lateness().total() == 0
         assert len(queries) <= 1
@@ -266,7 +266,7 @@ class TestDay:
     def test_counts_a_settled_minute_once(self, db, now):
         now = now.replace(minute=4, second=30)
         reader = DayReader()
-        reader.read(now=now, seconds=5)
+        reader.read(now=now, seconds=60)
         self.add(now, ago=timedelta(minutes=3), lateness_ms=5)
         self.add(now, ago=timedelta(seconds=70), lateness_ms=5)
 

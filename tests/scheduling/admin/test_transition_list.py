@@ -120,6 +120,25 @@ class TestCounts:
         assert lines["expired"]["count"] == 0
         assert f"project_id={project}" in lines["overdue"]["query"]
 
+    @pytest.mark.parametrize(
+        ("query", "word"),
+        [
+            ({}, "all"),
+            ({"status__exact": "failed"}, "failed"),
+            ({"overdue": "true"}, "overdue"),
+            ({"overdue": "true", "o": "2"}, "overdue"),
+        ],
+    )
+    def test_say_which_of_them_is_chosen(self, as_role, jobs, query, word):
+        response, keys = listed(as_role("operator"), query)
+
+        lines = response.context["cl"].status_counts
+        assert [one["word"] for one in lines if one["is_chosen"]] == [word]
+        counts = {one["word"]: one["count"] for one in lines}
+        assert counts[word] in {None, len(keys)}
+        # What one would see under each of the others.
+        assert (counts["expired"], counts["overdue"]) == (1, 2)
+
     @pytest.mark.postgres
     def test_are_estimates_of_many(self, as_role, jobs, monkeypatch):
         if connection.vendor != "postgresql":
