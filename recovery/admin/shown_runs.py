@@ -65,7 +65,7 @@ class ShownRun:
         told = [f"{part.count} {part.word}" for part in self.parts]
         if self.row.rescued_jobs:
             told.append(f"{self.row.rescued_jobs} rescued")
-        return ", ".join(told) or "nothing yet"
+        return ", ".join(told) or ("nothing yet" if self.is_open else "nothing to do")
 
 
 def show_run(row: RecoveryRun) -> ShownRun:

@@ -24,7 +24,7 @@ from django.urls import reverse
 from typing_extensions import override
 
 from scheduling.admin.end_time import HELP, EndTime, read_end_time
-from scheduling.admin.override_words import WORDS, effect, is_about, refusal_text
+from scheduling.admin.override_words import WORDS, effect, is_about_where, refusal_text
 from scheduling.domain.errors import (
     InvalidRequestError,
     PreconditionFailedError,
@@ -83,7 +83,7 @@ class Outcome:
     @property
     def about(self) -> str:
         """What the job is about."""
-        return is_about(self.job) if self.job else ""
+        return is_about_where(self.job) if self.job else ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,15 +143,17 @@ class OverridePage(AdminPage):
         if not selection.jobs and not selection.missing:
             return self._leave("Choose at least one transition first.")
         self._understand(request.POST)
+        self._ask_for_instant()
+        if "preview" in request.POST:
+            # Only the plan is asked for: what else is missing, the form says by itself.
+            return self._show_plan(selection, request.POST)
         try:
             reason = read_reason(request.POST.get("reason"))
         except InvalidRequestError as error:
-            self.error = f"The reason {error.errors[0][1]}."
+            self.error = self.error or f"The reason {error.errors[0][1]}."
         else:
             if self.error:
                 pass
-            elif self.chosen.needs_instant and self.end_time is None:
-                self.error = f"Say when. {HELP}"
             elif not request.POST.get("confirm"):
                 self.error = "Nothing is done yet: read what will change, and confirm."
             else:
@@ -205,6 +207,11 @@ class OverridePage(AdminPage):
         except SchedulingError as error:
             self.error = f"The new instant: {error.detail}"
 
+    def _ask_for_instant(self) -> None:
+        """Say so where an instant is needed and none was given."""
+        if self.chosen.needs_instant and self.end_time is None and not self.error:
+            self.error = f"Say when. {HELP}"
+
     def _due_at(self, job: ScheduledTransition) -> datetime:
         """Return when a job shall be due.
 
@@ -242,7 +249,7 @@ class OverridePage(AdminPage):
             rows=[
                 {
                     "job": one.job,
-                    "about": is_about(one.job),
+                    "about": is_about_where(one.job),
                     "effect": effect(self.chosen, one, now=self.now),
                     "is_kept": one.refusal is not None or one.is_idle,
                     "has_changed": one.job.pk in changed,

@@ -60,7 +60,7 @@ WORDS: dict[Override, Words] = {
     Override.RUN_NOW: Words(
         verb="Run",
         tail="now",
-        done="runs now",
+        done="put to run now",
         promise="Each event goes out at once, before or after its instant, without "
         "waiting for earlier ones of the same challenge. It can't be taken back.",
         icon="play_arrow",
@@ -119,3 +119,11 @@ def refusal_text(error: SchedulingError, job: ScheduledTransition) -> str:
 def is_about(job: ScheduledTransition) -> str:
     """Return what a job is about: `END of Registration`."""
     return f"{job.state} of {job.phase_type_name}"
+
+
+def is_about_where(job: ScheduledTransition) -> str:
+    """Return it with whose phase it is, where no column says that."""
+    whose = (
+        f"challenge {job.challenge_id}" if job.challenge_id else f"project {job.project_id}"
+    )
+    return f"{is_about(job)}, {whose}"

@@ -180,7 +180,7 @@ class TestOperator:
         visitor.open(f"{JOBS}override/?action=run_now&_selected_action={moved.pk}")
         page.fill("[name=reason]", "now please")
         page.click("[name=confirm]")
-        page.wait_for_selector("text=1 runs now")
+        page.wait_for_selector("text=1 put to run now")
         page.go_back()
         page.wait_for_selector("text=somebody ran it already")
         assert page.query_selector("[name=confirm]") is None
@@ -205,6 +205,22 @@ class TestOperator:
 
 
 class TestKeyboardAndTime:
+    def test_do_not_call_late_what_was_ahead_when_it_was_shown(
+        self, address, visit, make_job
+    ):
+        make_job()
+        visitor = visit(address)
+        page = visitor.page
+        visitor.sign_in("viewer", PASSWORD)
+        page.clock.install()
+        visitor.open(JOBS)
+        page.wait_for_selector(".ap-relative >> text=in 2 h")
+
+        page.clock.fast_forward("03:00:00")
+
+        page.wait_for_selector("text=ago: reload to see")
+        assert page.query_selector(".ap-is-late") is None
+
     def test_lead_where_they_say(self, address, visit, make_job):
         job = make_job()
         visitor = visit(address)

@@ -8,6 +8,9 @@
     const loadedAt = performance.now();
     let serverNow = Date.now();
 
+    // Pages that refresh themselves have news by then.
+    const SOON = 6000;
+
     const now = () => serverNow + (performance.now() - loadedAt);
 
     /* --- Spans, by the rules of scheduling/pages/texts.py --- */
@@ -36,13 +39,25 @@
         return span > 0 ? `in ${spanText(span)}` : `${spanText(span)} ${past}`;
     }
 
+    function dueText(at) {
+        const span = now() - at;
+        return span < SOON ? "due now" : `due ${spanText(span)} ago: reload to see`;
+    }
+
     function refreshRelative() {
         for (const node of document.querySelectorAll(".ap-relative")) {
             const at = Date.parse(node.dataset.at);
             if (Number.isNaN(at)) continue;
-            const text = relativeText(at, node.dataset.past || "ago");
+            const isLate = node.dataset.past === "late" && at <= now();
+            // Ahead when it was shown: by now it may have been published in time, which
+            // only the server knows.
+            node.dataset.wasAhead ??= at > now() ? "yes" : "no";
+            const isUnknown = isLate && node.dataset.wasAhead === "yes";
+            const text = isUnknown
+                ? dueText(at)
+                : relativeText(at, node.dataset.past || "ago");
             if (node.textContent !== text) node.textContent = text;
-            node.classList.toggle("ap-is-late", node.dataset.past === "late" && at <= now());
+            node.classList.toggle("ap-is-late", isLate && !isUnknown);
         }
     }
 

@@ -86,6 +86,28 @@ class TestPage:
 
         assert "The new instant:" in html
 
+    @pytest.mark.parametrize(
+        ("text", "told"), [("+1h", "Understood:"), ("", "Say when."), ("soon", "The new")]
+    )
+    def test_shows_the_plan_before_a_reason_is_given(self, as_role, make_job, text, told):
+        fields = {"action": "reschedule", "_selected_action": make_job().pk}
+
+        html = as_role("operator").post(
+            PAGE, {**fields, "end_time": text, "preview": "yes", "reason": ""}
+        )
+
+        assert told in html.content.decode()
+        assert "The reason must" not in html.content.decode()
+
+    def test_says_whose_phase_it_is(self, as_role, make_job):
+        job = make_job()
+
+        html = as_role("operator").get(
+            PAGE, {"action": "cancel", "_selected_action": job.pk}
+        )
+
+        assert f"project {job.project_id}" in html.content.decode()
+
     def test_costs_the_same_queries_however_many_are_chosen(self, as_role, make_job):
         client = as_role("operator")
         keys = [make_job().pk for _ in range(8)]
