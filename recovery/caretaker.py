@@ -137,13 +137,11 @@ class Caretaker:
 
     def _write_state(self, *, now: datetime, begun_at: datetime) -> None:
         """Write this process's row."""
-        ProcessState.objects.update_or_create(
+        ProcessState.tell(
             **_key(),
-            defaults={
-                "started_at": begun_at,
-                "seen_at": now,
-                "figures": {"owner": str(Owner.current())},
-            },
+            started_at=begun_at,
+            now=now,
+            figures={"owner": str(Owner.current())},
         )
         self._seen_at = time.monotonic()
 
