@@ -16,7 +16,9 @@ from confluent_kafka.admin import (
 from django.core.management import CommandError, call_command
 
 from autopilot_site.health.causes import Cause
+from autopilot_site.verification import verify
 from scheduling.adapters import broker_probe
+from scheduling.adapters.clock import database_now
 from scheduling.models import ScheduledTransition
 from scheduling.topics import ALL_TOPICS, COMMAND, COMMAND_RESULT
 from tests.faults.conftest import Cluster, Topic, check_fired_rightly, wait_completed
@@ -155,16 +157,22 @@ def _client_of(variables, settings):
 
 class TestKafkaOverTls:
     def test_serves_clusters_and_consumers_with_no_more_than_their_rights(
-        self, start, variables, plant, kafka, transactional_db
+        self, start, variables, plant, kafka, settings, transactional_db
     ):
         topic, answers = Topic(kafka), Watcher([COMMAND_RESULT])
         cluster, consumer = start(variables)
 
-        jobs = plant(3, starts_in=1)
+        jobs = plant(3, starts_in=2)
+        # As after the death of whoever published it: the topic is searched first.
+        left = ScheduledTransition.objects.filter(job_id=jobs[0])
+        left.update(unproven_since=datetime.now(UTC))
         place = Sender().send(COMMAND, _command())
 
         wait_completed(jobs, seconds=20)
         check_fired_rightly(jobs, topic)
+        settings.KAFKA_CLIENT = _client_of(variables, settings)
+        report = verify(now=database_now(), with_topic=True)
+        assert not [one.unchecked for one in report.invariants.values() if one.unchecked]
         wait_until(lambda: inbox_rows({place}), what="the command's row")
         (answer,) = answers.wait_for(lambda one: True, what="the answer")
         assert answer.payload["correlationId"] == "asked-over-tls"
