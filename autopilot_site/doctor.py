@@ -8,7 +8,7 @@ import os
 import shutil
 import stat
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -24,6 +24,7 @@ from django.db.migrations.executor import MigrationExecutor
 from autopilot_site.alerts.targets import configured
 from autopilot_site.env import LEAST_KEY_BYTES, SECRETS
 from autopilot_site.health import CheckStatus, Health
+from autopilot_site.health.causes import Cause, find_cause, tell_cause
 from scheduling.adapters.broker_probe import BrokerAnswer, process_probe
 from scheduling.conf import used_topics
 
@@ -195,15 +196,31 @@ def _database_kind() -> Finding:
     )
 
 
+_KAFKA_FIXES: Final[Mapping[Cause | None, str]] = {
+    Cause.UNTRUSTED: "export KAFKA_SSL_CA_LOCATION=…    # who signed the brokers' keys",
+    Cause.REFUSED_USER: "export KAFKA_SASL_USERNAME=… KAFKA_SASL_PASSWORD=…",
+    Cause.OTHER_PROTOCOL: "export KAFKA_SECURITY_PROTOCOL=…    # as the brokers' listener",
+}
+
+
+def _kafka_fix() -> str:
+    """Return the line for a broker that is not there."""
+    if settings.KAFKA_IS_EMBEDDED:
+        return (
+            "manage.py up    # or `manage.py embedded_kafka --port 19092` beside the others"
+        )
+    return "export KAFKA_BOOTSTRAP_SERVERS=HOST:9092    # and KAFKA_SECURITY_PROTOCOL"
+
+
 def _kafka(broker: BrokerAnswer) -> Iterator[Finding]:
     """Examine whether a broker answers and has all topics."""
     if broker.error:
-        fix = (
-            "manage.py up    # or `manage.py embedded_kafka --port 19092` beside the others"
-            if settings.KAFKA_IS_EMBEDDED
-            else "export KAFKA_BOOTSTRAP_SERVERS=HOST:9092    # and KAFKA_SECURITY_PROTOCOL"
+        cause = find_cause(broker.error)
+        yield _problem(
+            "kafka",
+            f"no broker answers{tell_cause(broker.error)}: {broker.error}",
+            _KAFKA_FIXES.get(cause, _kafka_fix()),
         )
-        yield _problem("kafka", f"no broker answers: {broker.error}", fix)
         return
     yield _ok("kafka", f"brokers that answer: {broker.brokers}")
     missing = [name for name in used_topics() if name not in broker.topics]

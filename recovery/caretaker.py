@@ -63,6 +63,8 @@ class Caretaker:
         self._stop = stop
         self._begun_at: datetime | None = None
         self._must_start = False
+        # When the newest whole run that is known of began, in monotonic seconds.
+        self._ran_at = float("-inf")
         self._seen_at = 0.0
         self._failures = 0
 
@@ -120,7 +122,7 @@ class Caretaker:
             run = None if run.dry_run else ask_for_run(request_of(run))
         elif run is None and self._must_start:
             run = ask_for_run(Request(trigger=Trigger.STARTUP))
-        elif run is None and _is_sync_due():
+        elif run is None and self._is_sync_due():
             run = ask_for_run(Request(trigger=Trigger.SYNC))
         if run is None or run.current_status is not RunStatus.NOT_STARTED:
             return None
@@ -128,6 +130,22 @@ class Caretaker:
         if held is not None and held.request == Request(trigger=Trigger.STARTUP):
             self._must_start = False
         return held
+
+    def _is_sync_due(self) -> bool:
+        """Tell whether the last whole run began long enough ago.
+
+        The database is asked only where it may be: any run that is not known of yet began
+        after the one that is, and puts the next one off.
+        """
+        interval = recovery_settings().period("sync_interval")
+        if not interval or time.monotonic() - self._ran_at < interval.total_seconds():
+            return False
+        last = RecoveryRun.objects.whole().exclude(started_at=None).first()
+        if last is None or last.started_at is None:
+            return True
+        age = database_now() - last.started_at
+        self._ran_at = time.monotonic() - age.total_seconds()
+        return age >= interval
 
     def _show_life(self) -> None:
         """Say now and then that this process lives."""
@@ -137,13 +155,11 @@ class Caretaker:
 
     def _write_state(self, *, now: datetime, begun_at: datetime) -> None:
         """Write this process's row."""
-        ProcessState.objects.update_or_create(
+        ProcessState.tell(
             **_key(),
-            defaults={
-                "started_at": begun_at,
-                "seen_at": now,
-                "figures": {"owner": str(Owner.current())},
-            },
+            started_at=begun_at,
+            now=now,
+            figures={"owner": str(Owner.current())},
         )
         self._seen_at = time.monotonic()
 
@@ -174,14 +190,3 @@ def _lives(state: ProcessState, *, now: datetime) -> bool:
     if now - state.seen_at > GONE_AFTER or not owner:
         return False
     return not Owner.parse(owner).is_dead(claimed_at=state.seen_at)
-
-
-def _is_sync_due() -> bool:
-    """Tell whether the last whole run began long enough ago."""
-    interval = recovery_settings().period("sync_interval")
-    if not interval:
-        return False
-    last = RecoveryRun.objects.whole().exclude(started_at=None).first()
-    if last is None or last.started_at is None:
-        return True
-    return database_now() - last.started_at >= interval

@@ -6,6 +6,8 @@
                                                KAFKA_BOOTSTRAP_SERVERS set, stop
     kafka.py run --port 9092                   start and stay in the foreground until
                                                SIGTERM or SIGINT
+    kafka.py run --certificate FILE --user NAME:PASSWORD
+                                               a second listener, over TLS with SCRAM
 
 Needs java (17 or newer), mvn for the first run, and the project's Python (it asks the
 broker with confluent-kafka). It serves 127.0.0.1 only and creates no topic by itself.
@@ -44,10 +46,10 @@ process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:{controller_port}
 controller.listener.names=CONTROLLER
-listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+listeners={listeners},CONTROLLER://127.0.0.1:{controller_port}
+advertised.listeners={listeners}
 inter.broker.listener.name=PLAINTEXT
-listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SASL_SSL:SASL_SSL
 log.dirs={directory}/data
 # A single node: no second copy of anything.
 default.replication.factor=1
@@ -75,6 +77,17 @@ num.network.threads=2
 num.io.threads=4
 background.threads=2
 controlled.shutdown.enable=false
+"""
+SECURED_PROPERTIES = """\
+sasl.enabled.mechanisms=SCRAM-SHA-512
+listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config=\
+org.apache.kafka.common.security.scram.ScramLoginModule required;
+ssl.keystore.type=PEM
+ssl.keystore.location={certificate}
+# Who comes by the open listener may do everything; who comes by this one, what others
+# have given him.
+authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
+super.users=User:ANONYMOUS
 """
 LOG4J_PROPERTIES = """\
 status=error
@@ -161,17 +174,27 @@ def java(arguments: argparse.Namespace, directory: Path, *command: str) -> list[
     ]
 
 
-def prepare(arguments: argparse.Namespace, directory: Path, port: int) -> Path:
+def prepare(
+    arguments: argparse.Namespace, directory: Path, port: int, secured_port: int
+) -> Path:
     """Write the configuration and format the data directory."""
     directory.mkdir(parents=True, exist_ok=True)
     properties = directory / "server.properties"
+    listeners = f"PLAINTEXT://127.0.0.1:{port}"
+    more, users = "", []
+    if secured_port:
+        listeners += f",SASL_SSL://127.0.0.1:{secured_port}"
+        more = SECURED_PROPERTIES.format(certificate=arguments.certificate.resolve())
+        name, _, password = arguments.user.partition(":")
+        users = ["--add-scram", f"SCRAM-SHA-512=[name={name},password={password}]"]
     properties.write_text(
         SERVER_PROPERTIES.format(
-            port=port, controller_port=free_port(), directory=directory
+            listeners=listeners, controller_port=free_port(), directory=directory
         )
+        + more
     )
     (directory / "log4j2.properties").write_text(LOG4J_PROPERTIES)
-    tool = ["kafka.tools.StorageTool", "format", "--ignore-formatted"]
+    tool = ["kafka.tools.StorageTool", "format", "--ignore-formatted", *users]
     # Kafka's way to write 16 bytes; the zero keeps a leading "-" away.
     cluster_id = base64.urlsafe_b64encode(b"\0" + secrets.token_bytes(15)).decode()
     formatted = subprocess.run(
@@ -188,10 +211,14 @@ def prepare(arguments: argparse.Namespace, directory: Path, port: int) -> Path:
 
 
 @contextlib.contextmanager
-def node(arguments: argparse.Namespace, directory: Path) -> Iterator[str]:
-    """Run the node during the block; yields its address once it has the topics."""
+def node(arguments: argparse.Namespace, directory: Path) -> Iterator[tuple[str, str]]:
+    """Run the node during the block; yields its addresses once it has the topics.
+
+    The second is that of the listener over TLS, or empty.
+    """
     port = arguments.port or free_port()
-    properties = prepare(arguments, directory, port)
+    secured_port = free_port() if arguments.certificate else 0
+    properties = prepare(arguments, directory, port, secured_port)
     log = directory / "kafka.log"
     with log.open("ab") as output:
         broker = subprocess.Popen(
@@ -202,7 +229,7 @@ def node(arguments: argparse.Namespace, directory: Path) -> Iterator[str]:
         )
     try:
         wait_until_ready(arguments, f"127.0.0.1:{port}", broker, log)
-        yield f"127.0.0.1:{port}"
+        yield f"127.0.0.1:{port}", f"127.0.0.1:{secured_port}" if secured_port else ""
         if broker.poll() is not None:
             give_up(f"Kafka ended by itself with {broker.returncode}", log)
     finally:
@@ -305,9 +332,10 @@ def _run(arguments: argparse.Namespace) -> int:
         directory = arguments.dir or Path(
             running.enter_context(tempfile.TemporaryDirectory(prefix="kafka-"))
         )
-        bootstrap = running.enter_context(node(arguments, directory.resolve()))
+        bootstrap, secured = running.enter_context(node(arguments, directory.resolve()))
         seconds = time.monotonic() - started
-        print(f"bootstrap {bootstrap} (ready in {seconds:.1f} s)", flush=True)
+        over_tls = f" over TLS {secured}" if secured else ""
+        print(f"bootstrap {bootstrap}{over_tls} (ready in {seconds:.1f} s)", flush=True)
         if arguments.command:
             return run_command(arguments.command, bootstrap)
         signal.pause()
@@ -330,6 +358,8 @@ def main() -> int:
     if arguments.subcommand == "libs":
         fetch(arguments.libs)
         return 0
+    if bool(arguments.certificate) != (":" in arguments.user):
+        sys.exit("--certificate and --user NAME:PASSWORD go together")
     return run(arguments)
 
 
@@ -352,6 +382,10 @@ def _parser() -> argparse.ArgumentParser:
         "--dir", type=Path, help="data and log, kept (default: a temporary directory)"
     )
     runner.add_argument("--topic", action="append", default=[], metavar="NAME[:PARTITIONS]")
+    runner.add_argument(
+        "--certificate", type=Path, metavar="FILE", help="PEM: key, then certificate"
+    )
+    runner.add_argument("--user", default="", metavar="NAME:PASSWORD")
     runner.add_argument("--heap", type=int, default=512, help="megabytes")
     runner.add_argument("--wait", type=float, default=90, help="seconds to be ready")
     return parser

@@ -19,6 +19,7 @@ from django.conf import settings
 from django.db import Error as DatabaseError
 from django.db import ProgrammingError, connection
 
+from autopilot_site.health.causes import tell_cause
 from recovery.models import RecoveryRun
 from recovery.results import OPEN, RunStatus
 from scheduling.adapters.broker_probe import BrokerAnswer, process_probe
@@ -140,11 +141,12 @@ def _ask_database(*, now: datetime, sample: int) -> tuple[DatabaseFacts | None, 
     try:
         return _read_database(now=now, sample=sample), ""
     except DatabaseError as error:
-        logger.warning("the database can't be used: %s", str(error).strip())
+        said = str(error).strip()
+        logger.warning("the database can't be used: %s", said)
         connection.close()
-        if isinstance(error, ProgrammingError) or "no such table" in str(error):
+        if isinstance(error, ProgrammingError) or "no such table" in said:
             return None, "its tables are missing: was `manage.py migrate` run?"
-        return None, "it can't be reached, or doesn't answer in time"
+        return None, f"it can't be reached, or doesn't answer in time{tell_cause(said)}"
 
 
 def _read_database(*, now: datetime, sample: int = SAMPLE) -> DatabaseFacts:

@@ -4,13 +4,13 @@ Pure: it asks nobody. Nothing that a neighbour said is passed on as it is, since
 answer is open to everybody (contract, section 7): no address, user, secret or trace.
 """
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final
 
+from autopilot_site.health.causes import tell_cause
 from autopilot_site.health.facts import DatabaseFacts, DiskFacts, Facts, ProcessFacts
 from recovery.results import RunStatus
 from scheduling.adapters.broker_probe import BrokerAnswer
@@ -42,17 +42,6 @@ FAILED_RUNS: Final = frozenset({RunStatus.FAILED, RunStatus.TIMED_OUT})
 FAILED_IN_A_ROW: Final = 3
 # A run may be late by so many intervals before one is missed.
 MISSED_INTERVALS: Final = 3
-# What librdkafka says that may be passed on.
-_KNOWN_REASONS: Final = (
-    "connection refused",
-    "timed out",
-    "authentication",
-    "authorization",
-    "ssl",
-    "resolve",
-    "no route",
-    "unreachable",
-)
 
 
 class CheckStatus(StrEnum):
@@ -334,7 +323,7 @@ def _kafka(database: DatabaseFacts | None, *, broker: BrokerAnswer) -> Check:
         "consumer": None,
         "consumerLag": None,
     }
-    down = [] if not broker.error else [f"no broker answers{_reason(broker.error)}"]
+    down = [] if not broker.error else [f"no broker answers{tell_cause(broker.error)}"]
     if database is None:
         return _check(figures, down=down, degraded=["the database knows more"], well="")
     consumers = [one for one in database.processes if one.state.kind == CONSUMER]
@@ -452,12 +441,6 @@ def _instant(process: ProcessFacts, name: str) -> datetime | None:
     """Return an instant that a process told."""
     text = process.state.figures.get(name)
     return parse_instant(text) if text else None
-
-
-def _reason(error: str) -> str:
-    """Return the part of librdkafka's words that names no address and no user."""
-    said = next((one for one in _KNOWN_REASONS if re.search(one, error.lower())), "")
-    return f" ({said})" if said else ""
 
 
 def _many(count: int, thing: str) -> str:

@@ -1,6 +1,6 @@
 """The invariants that the database alone can answer for."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import product
@@ -29,10 +29,24 @@ _GUARDED: dict[type[Model], str] = {AuditEntry: "the audit", AuditSeal: "the sea
 
 
 @dataclass(frozen=True, kw_only=True)
-class Check:
-    """One question: its SQL brings what breaks the invariant, job id first.
+class RowCheck:
+    """One question about single rows, of which there are far too many to ask one by one.
 
-    detail: what is wrong, with the further columns in order.
+    where: SQL of what breaks the invariant.
+    shown: SQL of the values that `detail` names, in order.
+    """
+
+    invariant: int
+    where: str
+    detail: str
+    shown: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """One question that compares rows: its SQL brings what breaks the invariant.
+
+    detail: what is wrong, with the columns behind the job id in order.
     """
 
     invariant: int
@@ -40,20 +54,145 @@ class Check:
     detail: str
 
 
-CHECKS: tuple[Check, ...] = (
-    Check(
+# Each job beside its trail, if it has one.
+_JOBS = "verify_job j LEFT JOIN verify_trail t ON t.job_id = j.job_id"
+JOB_CHECKS: tuple[RowCheck, ...] = (
+    RowCheck(
         invariant=1,
-        sql="""SELECT job_id, (due_at - started_at) * 1000 FROM verify_job
-            WHERE status = 'completed' AND forced_at IS NULL AND started_at < due_at""",
+        where="""j.status = 'completed' AND j.forced_at IS NULL
+            AND j.started_at < j.due_at""",
+        shown="(j.due_at - j.started_at) * 1000",
         detail="was claimed {0:.3f} ms before its due instant",
     ),
-    Check(
+    RowCheck(
         invariant=1,
-        sql="""SELECT job_id, (due_at - completed_at) * 1000 FROM verify_job
-            WHERE status = 'completed' AND forced_at IS NULL AND started_at >= due_at
-            AND completed_at < due_at - %(estimate)s""",
+        where="""j.status = 'completed' AND j.forced_at IS NULL
+            AND j.started_at >= j.due_at AND j.completed_at < j.due_at - %(estimate)s""",
+        shown="(j.due_at - j.completed_at) * 1000",
         detail="was completed {0:.3f} ms before its due instant",
     ),
+    RowCheck(
+        invariant=2,
+        where="j.status = 'completed' AND coalesce(t.completions, 0) <> 1",
+        shown="coalesce(t.completions, 0)",
+        detail="is completed, with {0} completions in the audit instead of 1",
+    ),
+    RowCheck(
+        invariant=2,
+        where="j.status <> 'completed' AND t.completions > 0",
+        shown="j.status, t.completions",
+        detail="is {0}, but the audit has {1} completions",
+    ),
+    RowCheck(
+        invariant=3,
+        where="""CASE WHEN j.completed_at IS NULL THEN 0 ELSE 1 END
+                <> CASE WHEN j.status = 'completed' THEN 1 ELSE 0 END
+            OR CASE WHEN j.topic_partition IS NULL OR j.topic_offset IS NULL
+                THEN 0 ELSE 1 END
+                <> CASE WHEN j.status = 'completed' THEN 1 ELSE 0 END""",
+        shown="j.status",
+        detail="is {0}, which its position on the topic or its completion contradicts",
+    ),
+    RowCheck(
+        invariant=3,
+        where="""CASE WHEN j.claim_token IS NULL OR j.lease_until IS NULL
+                OR j.started_at IS NULL THEN 0 ELSE 1 END <> 1 AND j.status = 'running'
+            OR (j.claim_token IS NOT NULL OR j.lease_until IS NOT NULL)
+                AND j.status <> 'running'
+            OR CASE WHEN j.finalized_at IS NULL THEN 1 ELSE 0 END
+                <> CASE WHEN j.status IN ('scheduled', 'running') THEN 1 ELSE 0 END""",
+        shown="j.status",
+        detail="is {0}, which its claim or its final instant contradicts",
+    ),
+    RowCheck(
+        invariant=6,
+        where="""j.status = 'cancelled' AND t.completions > 0
+            AND NOT t.fired_id > coalesce(t.cancelled_id, t.fired_id)""",
+        detail="is cancelled, but the audit has its completion",
+    ),
+    RowCheck(
+        invariant=7,
+        where="j.status = 'running' AND j.lease_until < %(now)s - %(grace)s",
+        shown="%(now)s - j.lease_until",
+        detail="is running, but its lease ended {0:.1f} s ago and nobody took it over",
+    ),
+    RowCheck(
+        invariant=7,
+        where="""j.status = 'scheduled' AND j.forced_at IS NULL
+            AND j.due_at < %(horizon)s - %(expiry_grace)s""",
+        shown="(%(now)s - j.due_at) / 3600",
+        detail="is overdue by {0:.1f} h, beyond the age limit, and has not been expired",
+    ),
+    RowCheck(
+        invariant=8,
+        where="t.job_id IS NULL",
+        detail="has no audit entry",
+    ),
+    RowCheck(
+        invariant=8,
+        where="j.status <> t.last_status",
+        shown="j.status, t.last_status",
+        detail="is {0}, but its audit ends with {1}",
+    ),
+    RowCheck(
+        invariant=8,
+        where="j.attempts <> t.attempts",
+        shown="j.attempts, t.attempts",
+        detail="has {0} attempts, but the audit counts {1}",
+    ),
+    RowCheck(
+        invariant=8,
+        where="abs(j.due_at - t.end_time) > 0.0005 OR j.event_id <> t.event_id",
+        detail="has another due instant or event than the audit says it was made with",
+    ),
+)
+
+_TRAILS = "verify_trail t"
+TRAIL_CHECKS: tuple[RowCheck, ...] = (
+    RowCheck(
+        invariant=6,
+        where="t.fired_id > t.cancelled_id",
+        detail="was claimed or completed after it had been cancelled",
+    ),
+    RowCheck(
+        invariant=8,
+        where="t.first_action <> 'transition.scheduled' OR t.first_old_status <> ''",
+        shown="t.first_action",
+        detail="has a history that begins with {0}",
+    ),
+    RowCheck(
+        invariant=8,
+        where="t.gap_id IS NOT NULL",
+        shown="t.gap_id",
+        detail="audit entry {0} starts from another status than the one before it left",
+    ),
+    RowCheck(
+        invariant=8,
+        where="t.forbidden_id IS NOT NULL",
+        shown="t.forbidden_id",
+        detail="audit entry {0} tells of a change that is not allowed",
+    ),
+    RowCheck(
+        invariant=8,
+        where="t.authorless_id IS NOT NULL",
+        shown="t.authorless_id",
+        detail="audit entry {0} names no actor or no role",
+    ),
+    RowCheck(
+        invariant=8,
+        where="t.reasonless_id IS NOT NULL",
+        shown="t.reasonless_id",
+        detail="audit entry {0} is a person's override without a reason",
+    ),
+    RowCheck(
+        invariant=10,
+        where="t.stale_id IS NOT NULL",
+        shown="t.stale_id",
+        detail="audit entry {0} was written by a hand that held nothing any more",
+    ),
+)
+
+CHECKS: tuple[Check, ...] = (
     Check(
         invariant=1,
         sql="""SELECT j.job_id FROM verify_job j
@@ -63,20 +202,6 @@ CHECKS: tuple[Check, ...] = (
                 WHERE a.job_id = j.replaces AND a.action = 'transition.retried'
                 AND a.changes->>'replacedBy' = j.job_id)""",
         detail="is marked as demanded now, but the audit knows of no run-now or retry",
-    ),
-    Check(
-        invariant=2,
-        sql="""SELECT j.job_id, coalesce(t.completions, 0) FROM verify_job j
-            LEFT JOIN verify_trail t ON t.job_id = j.job_id
-            WHERE j.status = 'completed' AND coalesce(t.completions, 0) <> 1""",
-        detail="is completed, with {0} completions in the audit instead of 1",
-    ),
-    Check(
-        invariant=2,
-        sql="""SELECT j.job_id, j.status, t.completions FROM verify_job j
-            JOIN verify_trail t ON t.job_id = j.job_id
-            WHERE j.status <> 'completed' AND t.completions > 0""",
-        detail="is {0}, but the audit has {1} completions",
     ),
     Check(
         invariant=2,
@@ -99,26 +224,6 @@ CHECKS: tuple[Check, ...] = (
     ),
     Check(
         invariant=3,
-        sql="""SELECT job_id, status FROM verify_job WHERE
-            CASE WHEN completed_at IS NULL THEN 0 ELSE 1 END
-                <> CASE WHEN status = 'completed' THEN 1 ELSE 0 END
-            OR CASE WHEN topic_partition IS NULL OR topic_offset IS NULL THEN 0 ELSE 1 END
-                <> CASE WHEN status = 'completed' THEN 1 ELSE 0 END""",
-        detail="is {0}, which its position on the topic or its completion contradicts",
-    ),
-    Check(
-        invariant=3,
-        sql="""SELECT job_id, status FROM verify_job WHERE
-            CASE WHEN claim_token IS NULL OR lease_until IS NULL OR started_at IS NULL
-                THEN 0 ELSE 1 END <> 1 AND status = 'running'
-            OR (claim_token IS NOT NULL OR lease_until IS NOT NULL)
-                AND status <> 'running'
-            OR CASE WHEN finalized_at IS NULL THEN 1 ELSE 0 END
-                <> CASE WHEN status IN ('scheduled', 'running') THEN 1 ELSE 0 END""",
-        detail="is {0}, which its claim or its final instant contradicts",
-    ),
-    Check(
-        invariant=3,
         # A cluster made anew counts from 0 again, but not within a second: what is
         # farther apart is left to the topic, which knows.
         sql="""SELECT job_id, topic_partition, topic_offset, other FROM (
@@ -133,37 +238,6 @@ CHECKS: tuple[Check, ...] = (
         detail="has the same position ({0}, {1}) as {2}",
     ),
     Check(
-        invariant=6,
-        sql="""SELECT job_id FROM verify_trail WHERE fired_id > cancelled_id""",
-        detail="was claimed or completed after it had been cancelled",
-    ),
-    Check(
-        invariant=6,
-        sql="""SELECT j.job_id FROM verify_job j JOIN verify_trail t ON t.job_id = j.job_id
-            WHERE j.status = 'cancelled' AND t.completions > 0
-            AND NOT t.fired_id > coalesce(t.cancelled_id, t.fired_id)""",
-        detail="is cancelled, but the audit has its completion",
-    ),
-    Check(
-        invariant=7,
-        sql="""SELECT job_id, %(now)s - lease_until FROM verify_job
-            WHERE status = 'running' AND lease_until < %(now)s - %(grace)s""",
-        detail="is running, but its lease ended {0:.1f} s ago and nobody took it over",
-    ),
-    Check(
-        invariant=7,
-        sql="""SELECT job_id, (%(now)s - due_at) / 3600 FROM verify_job
-            WHERE status = 'scheduled' AND forced_at IS NULL
-            AND due_at < %(horizon)s - %(expiry_grace)s""",
-        detail="is overdue by {0:.1f} h, beyond the age limit, and has not been expired",
-    ),
-    Check(
-        invariant=8,
-        sql="""SELECT j.job_id FROM verify_job j LEFT JOIN verify_trail t
-            ON t.job_id = j.job_id WHERE t.job_id IS NULL""",
-        detail="has no audit entry",
-    ),
-    Check(
         invariant=8,
         sql="""SELECT t.job_id, t.entries FROM verify_trail t LEFT JOIN verify_job j
             ON j.job_id = t.job_id WHERE j.job_id IS NULL""",
@@ -175,62 +249,11 @@ CHECKS: tuple[Check, ...] = (
         detail="stands {0} times among rows and archives",
     ),
     Check(
-        invariant=8,
-        sql="""SELECT job_id, first_action FROM verify_trail
-            WHERE first_action <> 'transition.scheduled' OR first_old_status <> ''""",
-        detail="has a history that begins with {0}",
-    ),
-    Check(
-        invariant=8,
-        sql="SELECT job_id, gap_id FROM verify_trail WHERE gap_id IS NOT NULL",
-        detail="audit entry {0} starts from another status than the one before it left",
-    ),
-    Check(
-        invariant=8,
-        sql="SELECT job_id, forbidden_id FROM verify_trail WHERE forbidden_id IS NOT NULL",
-        detail="audit entry {0} tells of a change that is not allowed",
-    ),
-    Check(
-        invariant=8,
-        sql="""SELECT job_id, authorless_id FROM verify_trail
-            WHERE authorless_id IS NOT NULL""",
-        detail="audit entry {0} names no actor or no role",
-    ),
-    Check(
-        invariant=8,
-        sql="""SELECT job_id, reasonless_id FROM verify_trail
-            WHERE reasonless_id IS NOT NULL""",
-        detail="audit entry {0} is a person's override without a reason",
-    ),
-    Check(
-        invariant=8,
-        sql="""SELECT j.job_id, j.status, t.last_status FROM verify_job j
-            JOIN verify_trail t ON t.job_id = j.job_id WHERE j.status <> t.last_status""",
-        detail="is {0}, but its audit ends with {1}",
-    ),
-    Check(
-        invariant=8,
-        sql="""SELECT j.job_id, j.attempts, t.attempts FROM verify_job j
-            JOIN verify_trail t ON t.job_id = j.job_id WHERE j.attempts <> t.attempts""",
-        detail="has {0} attempts, but the audit counts {1}",
-    ),
-    Check(
-        invariant=8,
-        sql="""SELECT j.job_id FROM verify_job j JOIN verify_trail t ON t.job_id = j.job_id
-            WHERE abs(j.due_at - t.end_time) > 0.0005 OR j.event_id <> t.event_id""",
-        detail="has another due instant or event than the audit says it was made with",
-    ),
-    Check(
         invariant=10,
         sql="""SELECT min(job_id), max(job_id), count(*) FROM verify_job
             WHERE status IN ('scheduled', 'running')
             GROUP BY project_id, phase_id, state HAVING count(*) > 1""",
         detail="is live beside {0} ({1} live jobs of one transition)",
-    ),
-    Check(
-        invariant=10,
-        sql="SELECT job_id, stale_id FROM verify_trail WHERE stale_id IS NOT NULL",
-        detail="audit entry {0} was written by a hand that held nothing any more",
     ),
 )
 
@@ -251,14 +274,14 @@ _SILENT = """
     AND head_status = 'scheduled' AND head_ready_at < %(now)s - %(grace)s
 """
 
-_COUNTS: dict[int, str] = {
-    1: "SELECT count(*) FROM verify_job WHERE status = 'completed'",
-    2: "SELECT count(*) FROM verify_job",
-    3: "SELECT count(*) FROM verify_job",
-    6: "SELECT count(*) FROM verify_job WHERE status = 'cancelled'",
-    7: "SELECT count(*) FROM verify_job WHERE status IN ('scheduled', 'running')",
-    8: "SELECT sum(entries) FROM verify_trail",
-    10: "SELECT count(*) FROM verify_job",
+# Which jobs an invariant is about.
+_CONCERNED: dict[int, str] = {
+    1: "j.status = 'completed'",
+    2: "j.job_id IS NOT NULL",
+    3: "j.job_id IS NOT NULL",
+    6: "j.status = 'cancelled'",
+    7: "j.status IN ('scheduled', 'running')",
+    10: "j.job_id IS NOT NULL",
 }
 
 
@@ -273,9 +296,16 @@ def check_database(
         "expiry_grace": EXPIRY_GRACE.total_seconds(),
         "estimate": CLOCK_ESTIMATE_SECONDS,
     }
-    for number, sql in _COUNTS.items():
-        report.invariants[number].checked = workspace.count(sql)
-    for check in CHECKS:
+    concerned = workspace.count_each(_JOBS, list(_CONCERNED.values()))
+    for number, count in zip(_CONCERNED, concerned, strict=True):
+        report.invariants[number].checked = count
+    report.invariants[8].checked = workspace.count(f"SELECT sum(entries) FROM {_TRAILS}")  # noqa: S608
+    asked = [
+        *_broken(workspace, JOB_CHECKS, source=_JOBS, job_id="j.job_id", values=values),
+        *_broken(workspace, TRAIL_CHECKS, source=_TRAILS, job_id="t.job_id", values=values),
+        *CHECKS,
+    ]
+    for check in asked:
         note(
             report.invariants[check.invariant],
             workspace,
@@ -284,6 +314,28 @@ def check_database(
             most_shown=most_shown,
             **values,
         )
+
+
+def _broken(
+    workspace: Workspace,
+    checks: Sequence[RowCheck],
+    *,
+    source: str,
+    job_id: str,
+    values: Mapping[str, float],
+) -> list[Check]:
+    """Return those that find something, told by one look at the rows for all of them."""
+    counts = workspace.count_each(source, [check.where for check in checks], **values)
+    return [
+        Check(
+            invariant=check.invariant,
+            sql=f"SELECT {', '.join(filter(None, [job_id, check.shown]))}"  # noqa: S608
+            f" FROM {source} WHERE {check.where}",
+            detail=check.detail,
+        )
+        for check, count in zip(checks, counts, strict=True)
+        if count
+    ]
 
 
 def check_silence(

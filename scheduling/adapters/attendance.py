@@ -71,13 +71,11 @@ class Attendance:
             return
         now = database_now()
         self._begun_at = self._begun_at or now
-        ProcessState.objects.update_or_create(
+        ProcessState.tell(
             **self._key(),
-            defaults={
-                "started_at": self._begun_at,
-                "seen_at": now,
-                "figures": {"owner": str(Owner.current())},
-            },
+            started_at=self._begun_at,
+            now=now,
+            figures={"owner": str(Owner.current())},
         )
         self._seen_at = time.monotonic()
 

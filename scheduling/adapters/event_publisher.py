@@ -123,6 +123,7 @@ class EventPublisher:
         }
         self._producer: Producer | None = None
         self._unreachable_since: float | None = None
+        self._last_error = ""
 
     def warm_up(self) -> None:
         """Connect, so that the first record needn't wait for its producer id."""
@@ -134,7 +135,7 @@ class EventPublisher:
             self._get_producer().list_topics(timeout=timeout_seconds)
         except KafkaException:
             return False
-        self._unreachable_since = None
+        self._note_reached()
         return True
 
     @property
@@ -198,7 +199,12 @@ class EventPublisher:
                 _take_back(producer, waiting)
                 return
         if any(outcome.verdict is Verdict.ACKNOWLEDGED for outcome in outcomes):
-            self._unreachable_since = None
+            self._note_reached()
+
+    def _note_reached(self) -> None:
+        """A broker has answered."""
+        self._unreachable_since = None
+        self._last_error = ""
 
     def _is_lost(self) -> bool:
         """Tell whether all brokers have been out of reach for long enough."""
@@ -215,10 +221,13 @@ class EventPublisher:
 
     def _notice_error(self, error: KafkaError) -> None:
         """Take librdkafka's word on the connection; the loops above act on it."""
-        if error.code() == KafkaError._ALL_BROKERS_DOWN:
-            if self._unreachable_since is None:
-                logger.warning("no Kafka broker in reach: %s", error.str())
-            self._unreachable_since = self._unreachable_since or time.monotonic()
+        if error.code() != KafkaError._ALL_BROKERS_DOWN:
+            self._last_error = error.str()
+            return
+        # It comes last and says least: what came before it is the cause.
+        if self._unreachable_since is None:
+            logger.warning("no Kafka broker in reach: %s", self._last_error or error.str())
+        self._unreachable_since = self._unreachable_since or time.monotonic()
 
     def _get_producer(self) -> Producer:
         """Return the producer, made on first use."""

@@ -56,13 +56,11 @@ class Heartbeat:
         try:
             now = database_now()
             self._started_at = self._started_at or now
-            ProcessState.objects.update_or_create(
+            ProcessState.tell(
                 **self._key(),
-                defaults={
-                    "started_at": self._started_at,
-                    "seen_at": now,
-                    "figures": self._figures(now=now),
-                },
+                started_at=self._started_at,
+                now=now,
+                figures=self._figures(now=now),
             )
             if time.monotonic() >= self._forgets_at:
                 self._forgets_at = time.monotonic() + FORGET_EVERY_SECONDS

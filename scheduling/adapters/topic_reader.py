@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import NamedTuple, Self
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from django.conf import settings
 
 from scheduling.adapters.message_headers import headers_of
 from scheduling.adapters.topic_search import event_id_of
@@ -51,7 +52,8 @@ class TopicReader:
         self._consumer = Consumer(
             {
                 **client,
-                "group.id": "autopilot-reader",
+                # As in `topic_search`: the group for which there are rights.
+                "group.id": settings.KAFKA_CONSUMER_GROUP,
                 "enable.auto.commit": False,
                 # It tells the end also where control records of others stand last.
                 "enable.partition.eof": True,

@@ -50,7 +50,9 @@ def find_events(
     consumer = Consumer(
         {
             **settings.KAFKA_CLIENT,
-            "group.id": "autopilot-search",
+            # It joins no group, but asks for one's coordinator, which only the rights on
+            # this one allow.
+            "group.id": settings.KAFKA_CONSUMER_GROUP,
             "enable.auto.commit": False,
             "enable.partition.eof": False,
             "auto.offset.reset": "earliest",

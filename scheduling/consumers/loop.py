@@ -305,6 +305,9 @@ class ConsumerLoop:
         try:
             metadata = client.list_topics(timeout=METADATA_SECONDS)
         except KafkaException as error:
+            if isinstance(client, AdminClient):
+                # It tells of a cause only when polled; a consumer is polled anyway.
+                client.poll(0)
             self._note_out_of_reach(error.args[0])
             return None
         if not metadata.cluster_id:

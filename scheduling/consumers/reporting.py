@@ -57,13 +57,11 @@ class Report:
             "lag": _lag(consumer),
         }
         try:
-            ProcessState.objects.update_or_create(
+            ProcessState.tell(
                 **self._key(),
-                defaults={
-                    "started_at": self._started_at,
-                    "seen_at": timezone.now(),
-                    "figures": figures,
-                },
+                started_at=self._started_at,
+                now=timezone.now(),
+                figures=figures,
             )
         except DatabaseError as error:
             # The handling of the next record meets it too, and waits. Where none comes,

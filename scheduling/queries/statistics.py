@@ -147,16 +147,18 @@ def _deferred() -> list[tuple[datetime, datetime, datetime | None]]:
 
 
 def _of_status(status: TransitionStatus) -> QuerySet[ScheduledTransition]:
-    """Return the jobs of one status, in words that let SQLite see the index of them.
+    """Return the jobs of one status, in words that let the database see its index of them.
 
-    It takes an index of some rows only where the question repeats the index's condition.
-    PostgreSQL's planner would take each word for one condition more, and estimate less.
+    SQLite takes an index of some rows only where the question repeats the index's
+    condition. PostgreSQL's planner would take each word for one condition more, and
+    estimate less; but of what is scheduled it would go through all that is finished, in
+    the index of due instants, since that is long past.
     """
     rows = ScheduledTransition.objects.order_by().filter(status=status)
-    if connection.vendor == "postgresql":
-        return rows
     if status is TransitionStatus.SCHEDULED:
         return rows.filter(claim_token=None)
+    if connection.vendor == "postgresql":
+        return rows
     if status is TransitionStatus.RUNNING:
         return rows.filter(key__gte="")
     # Written out: values that are given apart are not compared with the index's.

@@ -4,15 +4,19 @@ import os
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import psycopg
 import pytest
 from django.db import connection
 
+from autopilot_site.health import read_health
+from autopilot_site.health.causes import Cause
 from scheduling.models import AuditEntry, CircuitBreaker, ScheduledTransition
 from scheduling.topics import PHASE_TRANSITION
 from tests.faults.conftest import (
+    ROLES,
     ROOT,
     Cluster,
     Topic,
@@ -21,10 +25,12 @@ from tests.faults.conftest import (
     wait_completed,
     wait_for,
 )
+from tests.support.certificates import Authority
 from tests.support.servers import KafkaNode, PostgresServer
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(120)]
 BACK_SECONDS = 5
+CANARY = "hush-0f-the-server"
 
 
 def check_waited_unharmed(jobs):
@@ -154,8 +160,12 @@ class TestPostgresRestarted:
         directory = tmp_path_factory.mktemp("server")
         _open_to_others(directory)
         server = PostgresServer(directory / "data")
-        yield server
-        server.stop()
+        try:
+            # As a deployment has it: all sessions are over TLS, with a password.
+            server.demand_tls(Authority(), password=CANARY)
+            yield server
+        finally:
+            server.stop()
 
     def test_under_way_is_survived_by_every_process(
         self, server, embedded_kafka, tmp_path, settings, transactional_db, plant
@@ -187,9 +197,34 @@ class TestPostgresRestarted:
 
                 assert time.monotonic() - back < 15
                 check_fired_rightly(jobs, topic, most_repeats=2)
+                _check_tls(server, tmp_path)
                 assert cluster.stop() == 0
             finally:
                 cluster.end()
+        assert CANARY not in cluster.log.read_text()
+
+
+def _check_tls(server, directory):
+    """All sessions are encrypted, and who is not trusted is told by its cause."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT bool_and(ssl), count(*) FROM pg_stat_ssl JOIN pg_stat_activity"
+            " USING (pid) WHERE client_addr IS NOT NULL"
+        )
+        is_encrypted, sessions = cursor.fetchone()
+    assert is_encrypted
+    assert sessions > len(ROLES)
+    foreign = directory / "foreign.pem"
+    foreign.write_bytes(Authority().pem)
+    for change, cause in (
+        ({"sslrootcert": str(foreign)}, Cause.UNTRUSTED),
+        ({"password": "hush-0f-nobody"}, Cause.REFUSED_USER),
+    ):
+        with _OursPointedAt(server, **change):
+            found = read_health(now=datetime.now(UTC))
+        assert found.is_failed
+        assert str(cause) in found.checks["database"].detail
+        assert "hush" not in str(found.show())
 
 
 def _open_to_others(directory):
@@ -203,20 +238,20 @@ def _open_to_others(directory):
 class _OursPointedAt:
     """Let this process's own connection go to another server for a while."""
 
-    def __init__(self, server):
-        self._url = psycopg.conninfo.conninfo_to_dict(
-            server.url.replace("postgres://", "postgresql://")
-        )
+    def __init__(self, server, **changes):
+        self._url = psycopg.conninfo.conninfo_to_dict(server.url) | changes
 
     def __enter__(self):
         connection.close()
         self._before = dict(connection.settings_dict)
+        url = dict(self._url)
         connection.settings_dict.update(
-            NAME=self._url["dbname"],
-            USER=self._url["user"],
-            HOST=self._url["host"],
-            PORT=self._url["port"],
-            PASSWORD="",
+            NAME=url.pop("dbname"),
+            USER=url.pop("user"),
+            HOST=url.pop("host"),
+            PORT=url.pop("port"),
+            PASSWORD=url.pop("password"),
+            OPTIONS={**self._before["OPTIONS"], **url},
         )
 
     def __exit__(self, *_):

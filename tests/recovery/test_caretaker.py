@@ -117,6 +117,7 @@ class TestSync:
     def test_follows_after_the_interval(self, caretaker, recovery_settings):
         caretaker.look()
         self.age(seconds=181)
+        caretaker._ran_at -= 181
         caretaker.look()
 
         assert runs() == [("sync", "COMPLETED")] * 2
@@ -127,6 +128,15 @@ class TestSync:
         caretaker.look()
 
         assert runs() == [("sync", "COMPLETED")]
+
+    def test_asks_one_question_a_second_in_between(
+        self, caretaker, recovery_settings, django_assert_num_queries
+    ):
+        caretaker.look()
+        caretaker.look()
+
+        with django_assert_num_queries(1):
+            caretaker.look()
 
     def test_counts_from_any_run_over_everything(self, caretaker, recovery_settings):
         services.execute_startup_recovery(trigger="manual")
