@@ -148,12 +148,15 @@ class _Work:
 
     def __call__(self, services, watcher):
         began_at = time.monotonic()
+        figures = {}
         try:
             with Stand(self._about["peer"], services, block=self._block) as stand:
-                figures = MEASURES[self.measure](stand, watcher)
+                figures = MEASURES[self.measure](stand, watcher) or {}
         except Exception as error:  # noqa: BLE001 -- a result as well
-            figures = {"error": f"{type(error).__name__}: {error}"}
-        if figures is None:
+            # What was measured stays so, whatever goes wrong with clearing away.
+            when = "afterwards" if figures else "error"
+            figures |= {when: f"{type(error).__name__}: {error}"}
+        if not figures:
             return
         about = {
             **self._about,
@@ -210,7 +213,8 @@ def _version(home, name):
 
 def _show(rows):
     figures, control = tables(rows)
-    print(f"\n{figures}\n\nTimer's lateness p99 and CPU steal of each run:\n\n{control}\n")
+    print(f"\n{figures}\n\nOthers' CPU, timer's lateness p99 and steal, of each run:\n")
+    print(f"{control}\n")
     for fault in faults(rows):
         print(f"not counted: {fault}")
 

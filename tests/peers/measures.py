@@ -16,6 +16,7 @@ LATENESS_MS = 20_000
 BURST_JOBS = 5_000
 # A peer that needs longer is judged by what it has done by then.
 MOST_SECONDS = 60
+AFTERWARDS_SECONDS = 1
 CALLS = 1_000
 BULK_JOBS = 10_000
 PENDING = 10_000
@@ -54,9 +55,13 @@ def _fire(stand, watcher, count, *, span_ms=0, bulk=False):
     stand.schedule(0, count, due_ms=due_ms, span_ms=span_ms, bulk=bulk)
     is_in_time = _now_ms() < due_ms
     _sleep_until(due_ms - 50)
+    before = stand.used_cpu()
     with stand.control() as control:
         seconds = (due_ms + span_ms - _now_ms()) / 1000 + MOST_SECONDS
         watcher.wait(stand.block, count, seconds=seconds, check=stand.check)
+    # What is put in order after the record counts as well.
+    time.sleep(AFTERWARDS_SECONDS)
+    fires, store = (now - then for then, now in zip(before, stand.used_cpu(), strict=True))
     came = watcher.arrivals(stand.block, count)
     first = [times[0] for times in came if times]
     late = [
@@ -73,6 +78,8 @@ def _fire(stand, watcher, count, *, span_ms=0, bulk=False):
         "latenessMs": spread(late),
         "perSecond": round((len(first) - 1) / took, 1) if took else None,
         "secondsFromDue": round(max(first) - due_ms / 1000, 3) if first else None,
+        "firingCpuMsPerRecord": round(1000 * fires / max(1, len(first)), 3),
+        "storeCpuMsPerRecord": round(1000 * store / max(1, len(first)), 3),
         "wereScheduledInTime": is_in_time,
         "control": control.result(),
     }
