@@ -20,7 +20,7 @@ secret = $$(python3 -c 'import secrets; print(secrets.token_urlsafe(60))')
 PRODUCTION = env DEBUG=0 SECRET_KEY=$(secret) JWT_SIGNING_KEY=$(secret) \
 	ALLOWED_HOSTS=autopilot.example.org SECURE_SSL_REDIRECT=1
 
-.PHONY: help setup run test test-real chaos check fmt lint types imports audit readme \
+.PHONY: help setup run test test-real chaos mutants check fmt lint types imports audit readme \
 	web cluster consumer kafka
 
 help: ## Show this list
@@ -65,6 +65,9 @@ DURATION ?= 180
 chaos: | $(UV) ## Let clients work under faults, and judge it from outside (DURATION, SEED)
 	$(DEV) python -m tests.chaos --seconds $(DURATION) $(if $(SEED),--seed $(SEED)) \
 		$(if $(RAW),--raw $(RAW))
+
+mutants: | $(UV) ## Put bugs into a copy of the code, and see that the tests find each
+	$(DEV) python -m tests.mutants $(ARGS)
 
 check: lint test ## All that has to be green: lint and test
 
