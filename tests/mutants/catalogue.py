@@ -130,7 +130,7 @@ MUTANTS = (
         file=CLAIMS,
         before="            id=ack.job.id, claim_token=token\n",
         after="            id=ack.job.id\n",
-        tests=(ANY_LIFECYCLE,),
+        tests=(f"{PUBLISH}::TestStaleHand", ANY_LIFECYCLE),
     ),
     Mutant(
         name="a lease never ends",

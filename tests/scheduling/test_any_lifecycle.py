@@ -345,6 +345,21 @@ class Lifecycle(RuleBasedStateMachine):
             if ack.job.job_id in held:
                 self.model.complete(held[ack.job.job_id])
 
+    @rule(hand=consumes(published))
+    def complete_too_late(self, hand):
+        """Wake up after others have taken over what this hand had."""
+        self._wait(11)
+        self._rescue()
+        assert self.model.held(hand.token) == []
+        complete_and_claim(hand.token, hand.acknowledged, None)
+
+    @rule(target=published, hand=consumes(claimed), answers=st.permutations(ANSWERS))
+    def publish_too_late(self, hand, answers):
+        self._wait(11)
+        self._rescue()
+        self._publish(hand, answers)
+        return hand
+
     @rule(hand=consumes(claimed))
     def let_go(self, hand):
         for job in self.model.held(hand.token):
