@@ -158,6 +158,7 @@ class Starver(threading.Thread):
         self.join()
 
 
+@pytest.mark.first_start
 class TestStarvedCluster:
     def test_fires_late_and_is_not_taken_for_dead(self, start_cluster, plant, topic):
         cluster = start_cluster()

@@ -65,8 +65,14 @@ STEPS = 40
 CHECKED_EVERY = 10
 START = datetime(2030, 1, 1, tzinfo=UTC)
 OLIVIA = user_actor("olivia", role=Role.OPERATOR)
-# Two keys; START and END of one phase, and a second phase behind it.
-IDENTITIES = [("1", "1", "START"), ("1", "1", "END"), ("1", "2", "END"), ("2", "1", "END")]
+# START and END of one phase, another phase of its key, and other keys.
+IDENTITIES = [
+    ("1", "1", "START"),
+    ("1", "1", "END"),
+    ("1", "2", "END"),
+    ("2", "1", "END"),
+    ("3", "1", "END"),
+]
 DEAD = Owner(host=host_identity(), process="999999999@1", session="")
 # A lease's length and more, the age limit and more, and all ages of clean-up and more.
 PAUSES = [1, 1, 2, 2, 4, 4, 8, 11, 11, 11, 11, 3_700, 90_000]
@@ -153,7 +159,7 @@ class Lifecycle(RuleBasedStateMachine):
         return self.model.now
 
     # --- People -----------------------------------------------------------------------
-    @rule(target=jobs, identity=st.sampled_from(IDENTITIES), ahead=st.integers(1, 6))
+    @rule(target=jobs, identity=st.sampled_from(IDENTITIES), ahead=st.integers(1, 3))
     def schedule(self, identity, ahead):
         due = self.now + timedelta(seconds=ahead)
         error = self.model.schedule(identity, due)
@@ -182,7 +188,7 @@ class Lifecycle(RuleBasedStateMachine):
             ),
         )
 
-    @rule(target=jobs, job_id=jobs, ahead=st.integers(1, 6))
+    @rule(target=jobs, job_id=jobs, ahead=st.integers(1, 3))
     def update(self, job_id, ahead):
         due = self.now + timedelta(seconds=ahead)
         error = self._error(job_id, lambda job: self.model.update(job, due))
@@ -338,6 +344,21 @@ class Lifecycle(RuleBasedStateMachine):
         for ack in hand.acknowledged:
             if ack.job.job_id in held:
                 self.model.complete(held[ack.job.job_id])
+
+    @rule(hand=consumes(published))
+    def complete_too_late(self, hand):
+        """Wake up after others have taken over what this hand had."""
+        self._wait(11)
+        self._rescue()
+        assert self.model.held(hand.token) == []
+        complete_and_claim(hand.token, hand.acknowledged, None)
+
+    @rule(target=published, hand=consumes(claimed), answers=st.permutations(ANSWERS))
+    def publish_too_late(self, hand, answers):
+        self._wait(11)
+        self._rescue()
+        self._publish(hand, answers)
+        return hand
 
     @rule(hand=consumes(claimed))
     def let_go(self, hand):

@@ -21,7 +21,7 @@ from scheduling.domain.lifecycle import TransitionStatus as S
 
 LEASE = timedelta(seconds=10)
 UNSEARCHABLE_WAIT = timedelta(seconds=3)
-MOST_RUNNING = 3
+MOST_RUNNING = 2
 MOST_ATTEMPTS = 2
 RETRY_WAIT = (timedelta(seconds=0.5), timedelta(seconds=1))
 AGE_LIMIT = timedelta(hours=1)

@@ -11,6 +11,7 @@ from confluent_kafka import KafkaError
 
 from scheduling.adapters import event_publisher, lanes
 from scheduling.adapters.claim_ends import give_back
+from scheduling.adapters.claims import Acknowledged, complete_and_claim
 from scheduling.adapters.clock import database_now
 from scheduling.adapters.embedded_kafka import ApiKey
 from scheduling.domain.errors import ServiceUnavailableError
@@ -473,6 +474,19 @@ class TestUnknownOutcome:
         assert seen[0] - seen[-1] < timedelta(milliseconds=1)
         assert not is_proven(job, searched=seen[0])
         assert is_proven(job, searched=seen[-1])
+
+
+class TestStaleHand:
+    def test_completes_nothing_that_it_holds_no_more(self, make_job):
+        job = make_job()
+        token, (claimed,) = claim_due()
+        give_back(token, [claimed], error="lost", unproven=True)
+
+        done, _ = complete_and_claim(token, [Acknowledged(claimed, 0, 7, 0.0)], None)
+
+        assert done == {}
+        assert statuses(job) == [S.SCHEDULED]
+        assert actions(job) == ["transition.claimed", "transition.given_back"]
 
 
 class TestStoppingBoard:
