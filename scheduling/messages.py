@@ -37,7 +37,7 @@ from scheduling.topics import (
     NOTIFICATION_UPDATE,
     PHASE_TRANSITION,
 )
-from scheduling.tracing import HEADER as TRACE_HEADER
+from scheduling.tracing import trace_headers
 
 ORIGINATOR = "auto_pilot"
 MIME_TYPE = "application/json"
@@ -131,15 +131,13 @@ def transition_headers(
     Args:
         trace_parent: Of the trace that the job belongs to, if it does.
     """
-    headers = {
+    return {
         "event-id": str(event_id),
         "job-id": job_id,
         "correlation-id": str(event_id),
         "content-type": MIME_TYPE,
+        **trace_headers(trace_parent),
     }
-    if trace_parent:
-        headers[TRACE_HEADER] = trace_parent
-    return headers
 
 
 def write_command_result(result: CommandResult, *, at: datetime) -> bytes:

@@ -42,6 +42,11 @@ def trace_id_of(trace_parent: str) -> str:
     return found[1] if found else ""
 
 
+def trace_headers(trace_parent: str) -> dict[str, str]:
+    """Return the header of a record that belongs to a trace; none where it does not."""
+    return {HEADER: trace_parent} if trace_parent else {}
+
+
 def current_parent() -> str:
     """Return the `traceparent` of what goes on here; empty where no trace is made."""
     if not is_on():

@@ -6,6 +6,7 @@ from typing import Final
 
 from autopilot_site.health import CheckStatus, Health
 from autopilot_site.health.facts import DatabaseFacts
+from autopilot_site.health.judgement import STARTING
 from recovery.results import RunStatus
 from scheduling.models.circuit_breaker import CLOSED
 
@@ -116,8 +117,12 @@ def _checks(health: Health) -> Iterator[Condition]:
         check = health.checks.get(name)
         if check is None or check.status is CheckStatus.UP:
             continue
-        # Overdue jobs have a rule, and a limit, of their own.
-        causes = [one for one in check.detail.split("; ") if " overdue, " not in one]
+        # Overdue jobs have a rule, and a limit, of their own; a start is no trouble.
+        causes = [
+            one
+            for one in check.detail.split("; ")
+            if " overdue, " not in one and one != STARTING
+        ]
         if causes:
             yield Condition(key=f"check:{name}", rule=name, summary="; ".join(causes))
 

@@ -29,6 +29,8 @@ SILENT_SECONDS: Final = 11.0
 MISSED_SECONDS: Final = 300.0
 # No cluster has claimed or looked for so long: nothing fires.
 IDLE_SECONDS: Final = 30.0
+# What is said of a cluster that has just begun.
+STARTING: Final = "no cluster has looked for due jobs yet"
 OVERDUE_SECONDS: Final = 30.0
 OVERDUE_FOR_LONG_SECONDS: Final = 60.0
 UNSENT_SECONDS: Final = 60.0
@@ -272,7 +274,7 @@ def _judge_clusters(
             (now - one.state.started_at).total_seconds() < IDLE_SECONDS for one in alive
         )
         if starting:
-            return [], [*degraded, "no cluster has looked for due jobs yet"]
+            return [], [*degraded, STARTING]
         return ["no cluster lives: nothing fires"], degraded
     if idle > IDLE_SECONDS:
         return [f"no cluster has claimed or looked for {idle:.0f} s"], degraded

@@ -50,8 +50,7 @@ from scheduling.services.schedule import schedule_transition
 from scheduling.services.unproven import Proven, hold_scheduled
 from scheduling.services.update import Update, update_transition
 from scheduling.topics import COMMAND_RESULT
-from scheduling.tracing import HEADER as TRACE_HEADER
-from scheduling.tracing import current_parent
+from scheduling.tracing import current_parent, trace_headers
 
 MOST_LISTED = 1_000
 # An answer of more ids would not fit into a record.
@@ -122,7 +121,7 @@ def queue_answer(result: CommandResult, *, key: str, now: datetime) -> None:
         headers={
             "correlation-id": result.correlation_id,
             "content-type": MIME_TYPE,
-            TRACE_HEADER: current_parent(),
+            **trace_headers(current_parent()),
         },
         created_at=now,
     )

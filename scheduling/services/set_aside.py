@@ -11,7 +11,7 @@ from scheduling.domain.records import Record
 from scheduling.models import DeadLetter, OutgoingRecord
 from scheduling.services.shown import shown
 from scheduling.topics import dead_letter_topic
-from scheduling.tracing import HEADER as TRACE_HEADER
+from scheduling.tracing import trace_headers
 
 MOST_ERRORS = 50
 # What the column holds; handlers of one's own bring codes of their own.
@@ -40,7 +40,7 @@ def set_aside(
                 key=letter.key,
                 headers={
                     "correlation-id": record.correlation_id,
-                    TRACE_HEADER: record.trace_parent,
+                    **trace_headers(record.trace_parent),
                 },
                 dead_letter_id=letter.pk,
                 created_at=now,

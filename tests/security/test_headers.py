@@ -83,6 +83,7 @@ def root(db):
 
 
 @pytest.mark.first_start
+@pytest.mark.django_db
 class TestEveryRoute:
     def test_is_known_here(self):
         assert len(addresses()) > 80

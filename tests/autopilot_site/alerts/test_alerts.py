@@ -34,10 +34,11 @@ README = Path(__file__).resolve().parents[3] / "README.md"
 def look(now):
     """Return a round of the watch over a system whose processes live."""
 
-    def run(*, targets=("a",), is_consumer_alive=True, broker_error=""):
+    def run(*, targets=("a",), is_consumer_alive=True, has_looked=True, broker_error=""):
         instant = database_now()
         ProcessState.objects.all().delete()
         kinds = ["cluster", *(["consumer"] if is_consumer_alive else [])]
+        looked = {"lastLookAt": format_instant(instant)} if has_looked else {}
         for kind in kinds:
             ProcessState.objects.create(
                 kind=kind,
@@ -45,7 +46,7 @@ def look(now):
                 pid=7,
                 started_at=instant,
                 seen_at=instant,
-                figures={"workers": 2, "lastLookAt": format_instant(instant), "lag": {}},
+                figures={"workers": 2, "lag": {}, **looked},
             )
         known = facts.Facts(
             database=facts._read_database(now=instant),
@@ -78,6 +79,11 @@ def send(targets, *, later=0.0):
 class TestLook:
     def test_tells_nothing_where_all_is_well(self, look):
         look()
+
+        assert not Alert.objects.exists()
+
+    def test_tells_nothing_of_a_cluster_that_starts(self, look):
+        look(has_looked=False)
 
         assert not Alert.objects.exists()
 
@@ -318,7 +324,7 @@ class TestConfigured:
         self, settings, look, now, tmp_path, monkeypatch
     ):
         (code,) = re.findall(
-            r"```python\n(import json.*?)```", README.read_text(), re.DOTALL
+            r"```python\n([^`]*?def note\(.*?)```", README.read_text(), re.DOTALL
         )
         pager = tmp_path / "pager.ndjson"
         (tmp_path / "pager.py").write_text(
