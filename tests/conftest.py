@@ -83,6 +83,8 @@ def django_db_setup(django_db_setup, django_db_blocker):
                 cursor.execute(
                     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
                     " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+                    # The server's own, such as a vacuum, end by themselves.
+                    " AND usename = current_user"
                 )
 
 

@@ -144,6 +144,8 @@ class TestFirstMinute:
         assert len(rows) == AuditEntry.objects.filter(project_id="12345").count()
 
 
+# On a topic of its own: it looks at the records next to each other.
+@pytest.mark.first_start
 @pytest.mark.django_db(transaction=True)
 class TestWhatWePromise:
     @pytest.fixture

@@ -2,6 +2,7 @@
 
 import json
 import os
+import uuid
 from datetime import UTC, datetime
 
 import pytest
@@ -124,7 +125,7 @@ def start(process_environment, tmp_path):
         end()
 
 
-def _command():
+def _command(correlation_id):
     """Return a command that has an answer and changes nothing."""
     return json.dumps(
         {
@@ -136,7 +137,7 @@ def _command():
                 "command": "list_scheduled_transitions",
                 "operator": "admin",
                 "projectId": 1,
-                "correlationId": "asked-over-tls",
+                "correlationId": correlation_id,
             },
         }
     ).encode()
@@ -163,7 +164,9 @@ class TestKafkaOverTls:
         cluster, consumer = start(variables)
 
         jobs = plant(2, starts_in=1)
-        place = Sender().send(COMMAND, _command())
+        # The node keeps what the tests before this one sent, and nobody could read.
+        asked = str(uuid.uuid4())
+        place = Sender().send(COMMAND, _command(asked))
         wait_completed(jobs, seconds=20)
         # As after the death of whoever published it: the topic is searched first.
         jobs += (left := plant(1, starts_in=1))
@@ -177,8 +180,10 @@ class TestKafkaOverTls:
         report = verify(now=database_now(), with_topic=True)
         assert not [one.unchecked for one in report.invariants.values() if one.unchecked]
         wait_until(lambda: inbox_rows({place}), what="the command's row")
-        (answer,) = answers.wait_for(lambda one: True, what="the answer")
-        assert answer.payload["correlationId"] == "asked-over-tls"
+        (answer,) = answers.wait_for(
+            lambda one: one.payload["correlationId"] == asked, what="the answer"
+        )
+        assert answer.payload["success"] is True
         answers.close()
         assert (cluster.stop(), consumer.stop()) == (0, 0)
         assert PASSWORD not in cluster.log.read_text() + consumer.log
@@ -201,7 +206,7 @@ class TestKafkaOverTls:
         }[cause]
         topic = Topic(kafka)
         jobs = plant(3, starts_in=1)
-        place = Sender().send(COMMAND, _command())
+        place = Sender().send(COMMAND, _command(str(uuid.uuid4())))
         cluster, consumer = start(variables | change)
 
         wait_until(
