@@ -36,6 +36,7 @@ DatabaseOperations.sql_flush = _flush_past_the_triggers
 
 # What a test asks for that is another thing on real services.
 _SERVICES = {"db", "transactional_db", "kafka", "process_environment"}
+_SLOW_MARKS = ("processes", "browser")
 _SERVICE_MARKS = ("django_db", "processes", "broker", "postgres", "alone", "browser")
 
 
@@ -57,16 +58,42 @@ def _uses_services(item):
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config, items):
-    """Leave out what a run on real services would only repeat, where that is asked for.
-
-    The longest go first, whatever their random order: begun last, a test that waits for
-    minutes would be all that goes on.
-    """
-    items.sort(key=lambda item: item.get_closest_marker("long") is None)
+    """Leave out what a run on real services would only repeat, where that is asked for."""
     if config.getoption("only_services"):
         others = [item for item in items if not _uses_services(item)]
         config.hook.pytest_deselected(items=others)
         items[:] = [item for item in items if _uses_services(item)]
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    items[:] = _slow_ones_first(items, workers=workers)
+
+
+def _slow_ones_first(items, *, workers):
+    """Return the tests so that each worker begins with its part of those that wait.
+
+    pytest-xdist gives each worker as many tests, next to each other. Left to chance, the
+    modules that start processes are all that goes on at the end, one after the other. A
+    module stays together, for what its tests share.
+    """
+    modules = {}
+    for item in items:
+        # The longest, which wait for minutes, stand alone.
+        is_long = item.get_closest_marker("long") is not None
+        modules.setdefault((is_long, item.path), []).append(item)
+    slow, fast = [], []
+    for (is_long, _), tests in modules.items():
+        waits = any(tests[0].get_closest_marker(name) for name in _SLOW_MARKS)
+        if is_long:
+            slow.insert(0, tests)
+        elif waits:
+            slow.append(tests)
+        else:
+            fast.append(tests)
+    shares = [[] for _ in range(workers)]
+    for number, tests in enumerate(slow):
+        shares[number % workers] += tests
+    for tests in fast:
+        min(shares, key=len).extend(tests)
+    return [item for share in shares for item in share]
 
 
 @pytest.fixture(scope="session")
