@@ -60,6 +60,11 @@ def current_parent() -> str:
     return carrier.get(HEADER, "")
 
 
+def current_trace_id() -> str:
+    """Return the id of the trace of what goes on here; empty where none is made."""
+    return trace_id_of(current_parent())
+
+
 @contextmanager
 def handling_record(
     topic: str, trace_parent: str, attributes: Mapping[str, str | int]
@@ -74,13 +79,7 @@ def handling_record(
         f"process {topic}",
         context=_context(trace_parent),
         kind=SpanKind.CONSUMER,
-        attributes={
-            "messaging.system": "kafka",
-            "messaging.operation.name": "process",
-            "messaging.operation.type": "process",
-            "messaging.destination.name": topic,
-            **attributes,
-        },
+        attributes={**_conventional("process", topic), **attributes},
     ):
         yield
 
@@ -98,13 +97,7 @@ class SentRecord:
             f"send {topic}",
             context=_context(trace_parent),
             kind=SpanKind.PRODUCER,
-            attributes={
-                "messaging.system": "kafka",
-                "messaging.operation.name": "send",
-                "messaging.operation.type": "send",
-                "messaging.destination.name": topic,
-                **attributes,
-            },
+            attributes={**_conventional("send", topic), **attributes},
         )
 
     @property
@@ -139,6 +132,16 @@ def trace_requests() -> None:
     # Probes and scrapes would be most of all traces.
     os.environ.setdefault("OTEL_PYTHON_DJANGO_EXCLUDED_URLS", "livez,health,metrics,static")
     DjangoInstrumentor().instrument(tracer_provider=provider())
+
+
+def _conventional(operation: str, topic: str) -> dict[str, str]:
+    """Return what every span about a record says."""
+    return {
+        "messaging.system": "kafka",
+        "messaging.operation.name": operation,
+        "messaging.operation.type": operation,
+        "messaging.destination.name": topic,
+    }
 
 
 def _context(trace_parent: str) -> "Context":

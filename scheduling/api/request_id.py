@@ -9,7 +9,7 @@ from django.http import HttpRequest, HttpResponseBase
 
 from scheduling.api.errors import http_problem
 from scheduling.log_context import bound_contextvars, ids_of
-from scheduling.tracing import current_parent, trace_id_of
+from scheduling.tracing import current_trace_id
 
 HEADER = "X-Request-Id"
 _FORM = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -39,7 +39,7 @@ def request_id_middleware(
         given = request.headers.get(HEADER, "")
         request_id = given if _FORM.fullmatch(given) else uuid.uuid4().hex
         request.request_id = request_id  # type: ignore[attr-defined]
-        ids = ids_of({"trace_id": trace_id_of(current_parent())}) | _ids_in(request.path)
+        ids = ids_of({"trace_id": current_trace_id()}) | _ids_in(request.path)
         with bound_contextvars(request_id=request_id, **ids):
             response = get_response(request)
         if request.path.startswith("/api/") and _is_error_page(response):

@@ -232,9 +232,7 @@ def _handling(record: Record) -> Iterator[None]:
         attributes["messaging.message.id"] = record.event_id
     with (
         tracing.handling_record(record.topic, record.trace_parent, attributes),
-        bound_contextvars(
-            **ids, **ids_of({"trace_id": tracing.trace_id_of(tracing.current_parent())})
-        ),
+        bound_contextvars(**ids, **ids_of({"trace_id": tracing.current_trace_id()})),
     ):
         yield
 
