@@ -1,6 +1,7 @@
 """The ASGI application that gunicorn serves."""
 
 import os
+from importlib import import_module
 
 from django.core.asgi import get_asgi_application
 
@@ -12,9 +13,13 @@ trace_requests()
 django_application = get_asgi_application()
 
 # Only now are the apps ready to be imported from.
+from django.conf import settings  # noqa: E402
 from django.db import connections  # noqa: E402
 
 from scheduling.api.gate import MOST_REQUESTS, Gate  # noqa: E402
+
+# Every page is there before the first request, which would wait for them.
+import_module(settings.ROOT_URLCONF)
 
 # Django gives each request of an ASGI server a thread of its own. A connection kept for
 # the next request would never be found again, and stay open.

@@ -5,11 +5,14 @@ from django.urls import include, path, re_path
 from django.views.generic import RedirectView
 from drf_spectacular.views import SpectacularAPIView
 
+from autopilot_site.apps import discover_pages
 from autopilot_site.health.judgement import SUBJECTS
 from autopilot_site.health.views import health, livez
 from autopilot_site.metrics.views import metrics
 from scheduling.api.docs import Docs
 from scheduling.api.views import NothingHere
+
+discover_pages()
 
 urlpatterns = [
     path("", RedirectView.as_view(url="/api/docs/")),

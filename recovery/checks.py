@@ -7,10 +7,10 @@ from django.core.checks import CheckMessage, Error, register
 from django.core.exceptions import ImproperlyConfigured
 
 from recovery.strategies import decider
-from scheduling.conf import recovery_settings_at_start
+from scheduling.conf import CHECKS_AT_START, recovery_settings_at_start
 
 
-@register
+@register(CHECKS_AT_START)
 def check_strategies(
     app_configs: Sequence[Any] | None, **kwargs: object
 ) -> list[CheckMessage]:

@@ -10,14 +10,14 @@ from django.core.checks import Warning as CheckWarning
 from django.core.exceptions import ImproperlyConfigured
 
 from scheduling.adapters.event_publisher import publisher_class
-from scheduling.conf import recovery_settings_at_start
+from scheduling.conf import CHECKS_AT_START, recovery_settings_at_start
 from scheduling.services.routes import routes
 
 # What passes between the hand-over of a task and the start of its timeout.
 SLACK_SECONDS = 5
 
 
-@register
+@register(CHECKS_AT_START)
 def check_task_is_not_handed_out_twice(
     app_configs: Sequence[Any] | None, **kwargs: object
 ) -> list[CheckMessage]:
@@ -36,7 +36,7 @@ def check_task_is_not_handed_out_twice(
     ]
 
 
-@register
+@register(CHECKS_AT_START)
 def check_sqlite_writes_at_once(
     app_configs: Sequence[Any] | None, **kwargs: object
 ) -> list[CheckMessage]:
@@ -54,7 +54,7 @@ def check_sqlite_writes_at_once(
     ]
 
 
-@register
+@register(CHECKS_AT_START)
 def check_challenges_are_real(
     app_configs: Sequence[Any] | None, **kwargs: object
 ) -> list[CheckMessage]:
@@ -70,7 +70,7 @@ def check_challenges_are_real(
     ]
 
 
-@register
+@register(CHECKS_AT_START)
 def check_what_is_plugged_in(
     app_configs: Sequence[Any] | None, **kwargs: object
 ) -> list[CheckMessage]:

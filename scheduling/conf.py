@@ -26,6 +26,9 @@ _TOPIC = re.compile(rf"(?!\.{{1,2}}$)[a-zA-Z0-9._-]{{1,{LONGEST_CONSUMED}}}")
 # Ten years: more is a typing error, and larger values overflow timedelta arithmetic.
 LONGEST_MS = 315_360_000_000
 SHORTEST_INTERVAL_MS = 1_000
+# The system checks of what stands here, which every process that runs on makes at its
+# start. Django's own look at pages too, which a cluster or a consumer has not even loaded.
+CHECKS_AT_START: Final = "autopilot"
 
 
 class _Settings(LiveGroup):

@@ -8,16 +8,14 @@ import logging
 import threading
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
 
 import httpx2
 import jwt
 from django.conf import settings
-from typing_extensions import override
 
-from scheduling.domain.actors import Role
+from scheduling.domain.actors import OutsideUser, Role
 from scheduling.domain.errors import ServiceUnavailableError
 
 logger = logging.getLogger("autopilot.outside_issuer")
@@ -48,33 +46,6 @@ class UnacceptableTokenError(Exception):
 
 class KeysUnreadableError(Exception):
     """The issuer's keys could not be read."""
-
-
-@dataclass(frozen=True)
-class OutsideUser:
-    """Whom an outside issuer vouches for; nobody in our database.
-
-    name: `iss|sub`, as the audit names the actor.
-    role: the highest of ours in the token; None without.
-    """
-
-    name: str
-    role: Role | None
-
-    pk = None
-    is_authenticated = True
-    is_anonymous = False
-    is_active = True
-    is_staff = False
-    is_superuser = False
-
-    def get_username(self) -> str:
-        """Return the name."""
-        return self.name
-
-    @override
-    def __str__(self) -> str:
-        return self.name
 
 
 class KeySet:

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+from typing_extensions import override
+
 from scheduling.domain.errors import OperationNotPermittedError
 
 
@@ -59,6 +61,33 @@ class Actor:
     def is_person(self) -> bool:
         """Whether a human decided: what people settle, no automatism undoes."""
         return self.role is not Role.SYSTEM
+
+
+@dataclass(frozen=True)
+class OutsideUser:
+    """Whom an outside issuer vouches for; nobody in our database.
+
+    name: `iss|sub`, as the audit names the actor.
+    role: the highest of ours in the token; None without.
+    """
+
+    name: str
+    role: Role | None
+
+    pk = None
+    is_authenticated = True
+    is_anonymous = False
+    is_active = True
+    is_staff = False
+    is_superuser = False
+
+    def get_username(self) -> str:
+        """Return the name."""
+        return self.name
+
+    @override
+    def __str__(self) -> str:
+        return self.name
 
 
 SCHEDULER = Actor(name="system:scheduler", role=Role.SYSTEM)

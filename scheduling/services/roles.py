@@ -6,8 +6,7 @@ from django.apps import AppConfig
 from django.contrib.auth.management import create_permissions
 from django.contrib.auth.models import Group, Permission
 
-from scheduling.adapters.outside_issuer import OutsideUser
-from scheduling.domain.actors import Role
+from scheduling.domain.actors import OutsideUser, Role
 
 GROUPS = (Role.VIEWER, Role.OPERATOR, Role.ADMIN)
 SHOWN_MODELS = ("scheduledtransition", "auditentry")

@@ -32,6 +32,7 @@ from autopilot_site.processes import (
     listen_for_stop,
 )
 from scheduling.adapters.topics_admin import ensure_topics
+from scheduling.conf import CHECKS_AT_START
 from scheduling.domain.errors import ServiceUnavailableError
 from scheduling.topics import DEFAULT_PARTITIONS
 
@@ -59,6 +60,7 @@ class _ParagraphFormatter(argparse.RawDescriptionHelpFormatter):
 class Command(BaseCommand):
     """Prepares the database and the topics, then supervises the four processes."""
 
+    requires_system_checks = [CHECKS_AT_START]
     help = """\
 Start everything on this host: migrate the database, see to the Kafka topics, then run
 web, cluster and consumer, and the embedded Kafka broker where KAFKA_BOOTSTRAP_SERVERS is

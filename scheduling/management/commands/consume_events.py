@@ -11,6 +11,7 @@ from django.db import Error as DatabaseError
 from django.db import connection
 from typing_extensions import override
 
+from scheduling.conf import CHECKS_AT_START
 from scheduling.consumers.loop import ConsumerLoop, StopRequest
 from scheduling.services.routes import routes
 
@@ -18,6 +19,7 @@ from scheduling.services.routes import routes
 class Command(BaseCommand):
     """Runs the consumer until SIGTERM or SIGINT."""
 
+    requires_system_checks = [CHECKS_AT_START]
     help = (
         "Read the Kafka topics on which upstream tells of challenges, programs give "
         "commands, and transitions are published; keep the scheduled transitions as "

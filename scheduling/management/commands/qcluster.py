@@ -16,6 +16,7 @@ from typing_extensions import override
 from scheduling.adapters.cluster import RunningCluster
 from scheduling.adapters.companions import Companions
 from scheduling.adapters.vitals import process_vitals
+from scheduling.conf import CHECKS_AT_START
 
 logger = logging.getLogger("autopilot.cluster")
 
@@ -30,6 +31,7 @@ STOP_SECONDS = 15.0
 class Command(BaseCommand):
     """Runs the cluster until SIGTERM or SIGINT."""
 
+    requires_system_checks = [CHECKS_AT_START]
     help = (
         "Run the publishing cluster: the due-broker, which sleeps until a transition is "
         "due, and the workers that put it on Kafka. If any of its processes dies, the "
