@@ -60,7 +60,7 @@ class Cluster:
             raise
 
     def wait_ready(self):
-        wait_for(lambda: len(self.children()) == len(ROLES), seconds=20, what="the cluster")
+        wait_for(lambda: len(self.children()) == len(ROLES), seconds=60, what="the cluster")
 
     def sentinel(self):
         # What runs beside the cluster has no children.

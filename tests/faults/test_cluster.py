@@ -51,7 +51,7 @@ class TestRunningCluster:
         far = plant(1, starts_in=3600)
         near = plant(1, starts_in=0.2)
 
-        wait_completed(near, seconds=5)
+        wait_completed(near, seconds=20)
 
         (lateness,) = ScheduledTransition.objects.filter(job_id__in=near).values_list(
             "lateness_ms", flat=True
@@ -134,11 +134,12 @@ class TestLiveSettings:
         self, start_cluster, plant, tmp_path
     ):
         start_cluster()
+        wait_completed(plant(1, starts_in=0.5), seconds=20)
         wanted = {"SCHEDULER_ENABLE_DEBUG_LOGGING": True}
         admin = user_actor("ada", role=Role.ADMIN)
 
         change_settings(wanted, actor=admin, reason="why", now=datetime.now(UTC))
-        wait_completed(plant(1, starts_in=5), seconds=15)
+        wait_completed(plant(1, starts_in=5), seconds=20)
 
         assert "claimed 1 jobs" in (tmp_path / "cluster.log").read_text()
 

@@ -16,7 +16,7 @@ from django.conf import settings
 from scheduling.topics import ALL_TOPICS
 
 MANAGE = [sys.executable, str(Path(settings.BASE_DIR) / "manage.py")]
-END_SECONDS = 8
+END_SECONDS = 30
 
 
 @contextmanager
