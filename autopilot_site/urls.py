@@ -15,7 +15,8 @@ from scheduling.api.views import NothingHere
 discover_pages()
 
 urlpatterns = [
-    path("", RedirectView.as_view(url="/api/docs/")),
+    # Who comes by hand is a person; programs know their paths.
+    path("", RedirectView.as_view(url="/admin/")),
     path("livez", livez, name="livez"),
     path("health", health, name="health"),
     *(path(f"health/{one}", health, {"subject": one}) for one in SUBJECTS),

@@ -42,6 +42,21 @@ MOST_COUNTED: Final = 1_000
 # For so long a page counts what it has not counted yet.
 PAGE_SECONDS: Final = 0.1
 REFRESH_SECONDS: Final = 0.02
+# The page that helps with a check that is not up, and its link's text; of the others the
+# page of the cluster tells.
+_HELP: Final[Mapping[str, tuple[str, str]]] = {
+    "recovery": ("recovery_recoveryrun_changelist", "Look at recovery"),
+    "circuitBreakers": ("circuit_breakers", "Look at the breakers"),
+}
+# What a check is called; the breakers are told of one by one.
+_NAMES: Final[Mapping[str, str]] = {
+    "database": "The database",
+    "scheduler": "Firing",
+    "recovery": "Recovery",
+    "kafka": "Kafka",
+    "clock": "The clock",
+    "disk": "The disk",
+}
 # The last hour: the slice that runs, and the twelve before it.
 LAST_HOUR: Final = 13
 
@@ -86,7 +101,7 @@ class HomeContent(AdminPage):
             "truth": tell_truth(health, coming, now=self.now),
             "causes": health.causes,
             "coming": [{"job": job, "about": is_about(job)} for job in coming],
-            "needs": what_needs_somebody(breakers, verdict),
+            "needs": what_needs_somebody(health, breakers, verdict),
             "figures": figures_of(day),
             "spark_width": SPARK_WIDTH,
             "spark_height": SPARK_HEIGHT,
@@ -189,14 +204,10 @@ def _figures(health: Health, name: str) -> Mapping[str, Any]:
 
 def _help_for(health: Health) -> tuple[str, str]:
     """Return the page that helps with what is not well, and the link's text."""
-    pages = {
-        "recovery": ("recovery_recoveryrun_changelist", "Look at recovery"),
-        "breakers": ("circuit_breakers", "Look at the breakers"),
-    }
     for name, check in health.checks.items():
         if check.status is CheckStatus.UP:
             continue
-        page, text = pages.get(name, ("cluster", "Look at the cluster"))
+        page, text = _HELP.get(name, ("cluster", "Look at the cluster"))
         return _address(page), text
     return "", ""
 
@@ -214,12 +225,22 @@ def _sentence(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def what_needs_somebody(breakers: Sequence[CircuitBreaker], verdict: Verdict) -> list[Need]:
-    """Return what waits for a person: failed, expired, dead letters, open breakers.
+def what_needs_somebody(
+    health: Health, breakers: Sequence[CircuitBreaker], verdict: Verdict
+) -> list[Need]:
+    """Return what waits for a person: what is down, and what no automatism settles.
 
-    And broken promises: of those none mends by itself.
+    Those are broken promises, failed, expired, dead letters and open breakers.
     """
-    needs = []
+    needs = [
+        Need(
+            text=f"{_NAMES[name]}: {check.detail}",
+            url=_address(_HELP.get(name, ("cluster", ""))[0]),
+            kind="bad" if check.status is CheckStatus.DOWN else "warning",
+        )
+        for name, check in health.checks.items()
+        if name in _NAMES and check.status is not CheckStatus.UP
+    ]
     if verdict.kind == "bad":
         text = f"The last verification found {verdict.text}"
         needs.append(Need(text=text, url=_address("verification"), kind="bad"))

@@ -1,4 +1,4 @@
-"""The processes of all hosts, what they hold, and how far the consumers are behind."""
+"""The processes of all hosts and what they hold, the brokers, the consumers' lag."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from typing_extensions import override
 
+from scheduling.adapters.broker_probe import process_probe
 from scheduling.domain.lifecycle import TransitionStatus
 from scheduling.models import ProcessState, ScheduledTransition
 from scheduling.pages.base import AdminPage, admin_page
@@ -69,6 +70,7 @@ class Cluster(AdminPage):
                 for (host, pid), count in sorted(held.items())
                 if (host, pid) not in known
             ],
+            "brokers": process_probe().ask().brokers,
             "consumers": consumers,
             "lag": lag[:MOST_PARTITIONS],
             "more_partitions": max(0, len(lag) - MOST_PARTITIONS),

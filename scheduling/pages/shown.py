@@ -70,8 +70,10 @@ def show_badge(word: str, *, kind: str | None = None) -> SafeString:
 
 
 def badges_of(job: ScheduledTransition, *, now: datetime) -> list[str]:
-    """Return the words of a job's badges: its status, then overdue and retrying."""
+    """Return the words of a job's badges: its status, then moved, overdue, retrying."""
     words = [job.status]
+    if job.current_status is TransitionStatus.CANCELLED and job.replaced_by:
+        words.append("moved")
     if job.current_status in LIVE and job.due_at < now:
         words.append("overdue")
     if job.current_status is TransitionStatus.SCHEDULED and job.attempts:

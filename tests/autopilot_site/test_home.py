@@ -125,6 +125,15 @@ class TestPage:
         assert "Nothing needs you." in html
         assert "Nothing is scheduled." in html
 
+    def test_names_what_is_down_among_what_needs_somebody(self, client, monkeypatch, now):
+        found = health(now, kafka=(CheckStatus.DOWN, "no broker answers (timed out)"))
+        monkeypatch.setattr(home.latest_health, "read", lambda *, now: found)
+
+        html = client.get("/admin/").content.decode()
+
+        assert "Kafka: no broker answers (timed out)" in html
+        assert "Nothing needs you." not in html
+
     def test_is_refreshed_by_a_part_without_the_frame(self, client, well):
         html = client.get(REFRESH).content.decode()
 

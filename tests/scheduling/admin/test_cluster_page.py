@@ -1,17 +1,28 @@
 """The cluster's page: who is there, what they hold, how far the consumers are behind."""
 
 from datetime import timedelta
+from types import SimpleNamespace
 
 import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
+from scheduling.adapters.broker_probe import BrokerAnswer
 from scheduling.models import ProcessState, ScheduledTransition
 from tests.support.admin_client import HOSTILE, page_of, signed_in
 from tests.support.histories import RUNNING, make_job
 
 pytestmark = pytest.mark.django_db
 URL = "/admin/cluster/"
+
+
+@pytest.fixture(autouse=True)
+def brokers(monkeypatch):
+    """Return what the page hears of Kafka, to be changed: here nobody listens."""
+    probe = SimpleNamespace(answer=BrokerAnswer(brokers=3))
+    probe.ask = lambda: probe.answer
+    monkeypatch.setattr("scheduling.admin.cluster.process_probe", lambda: probe)
+    return probe
 
 
 @pytest.fixture
@@ -54,6 +65,15 @@ class TestCluster:
         assert response.context["lag"] == [("t[1]", 40), ("t[0]", 3)]
         ((_, (process,)),) = response.context["hosts"]
         assert process.holds == "2 partitions, paused: no reason known"
+
+    def test_tells_whether_kafka_answers(self, browser, brokers):
+        assert "The cluster has 3 brokers" in page_of(browser.get(URL))
+
+        brokers.answer = BrokerAnswer(brokers=0, error="connection refused")
+
+        html = page_of(browser.get(URL))
+        assert "No broker answers this host" in html
+        assert "connection refused" not in html
 
     def test_says_what_to_do_where_nobody_is_there(self, browser):
         html = page_of(browser.get(URL))

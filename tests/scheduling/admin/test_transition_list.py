@@ -36,6 +36,18 @@ def listed(client, query=None):
     return response, [job.pk for job in response.context["cl"].result_list]
 
 
+class TestStatus:
+    def test_tells_what_was_moved_from_what_was_called_off(self, as_role, make_job, now):
+        client = as_role("viewer")
+        make_job("cancelled", replaced_by="job-1")
+        html = client.get(JOBS).content.decode()
+        assert '<span class="ap-badge ap-badge-moved">moved</span>' in html
+
+        make_job("cancelled")
+        html = client.get(JOBS).content.decode()
+        assert html.count("ap-badge-moved") == 1
+
+
 @pytest.mark.parametrize("sorted_here", [0, 500])
 class TestOrder:
     def test_has_what_needs_attention_first(self, as_role, jobs, monkeypatch, sorted_here):
