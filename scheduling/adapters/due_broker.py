@@ -11,7 +11,6 @@ import logging
 import time
 import uuid
 from datetime import datetime, timedelta
-from operator import itemgetter
 from typing import Any
 
 from django.conf import settings
@@ -167,8 +166,8 @@ class DueBroker(ORM):  # type: ignore[misc]  # django-q2 has no types
         now = database_now()
         # One at a time: the workers are there for firing. The rare ones first: one that
         # is due at each look would leave them no turn.
-        for path, interval in sorted(chores.items(), key=itemgetter(1), reverse=True):
-            if Housekeeping.take(path, interval=interval, now=now):
+        for path in Housekeeping.list_due(chores, now=now):
+            if Housekeeping.take(path, interval=chores[path], now=now):
                 self._chores_at = time.monotonic() + min(every, CHORE_PAUSE_SECONDS)
                 return [_task(path)]
         return []

@@ -98,6 +98,22 @@ class TestPhase:
 
 
 @pytest.mark.django_db
+class TestHousekeepingListDue:
+    def test_names_what_is_due_the_rarest_first_by_one_query(
+        self, now, django_assert_num_queries
+    ):
+        Housekeeping.objects.create(name="often", last_run_at=now - MINUTE)
+        Housekeeping.objects.create(name="rare", last_run_at=now - 60 * MINUTE)
+        Housekeeping.objects.create(name="waits", last_run_at=now - MINUTE / 2)
+        intervals = {"often": MINUTE, "waits": MINUTE, "rare": 60 * MINUTE}
+
+        with django_assert_num_queries(1):
+            due = Housekeeping.list_due(intervals | {"new": 2 * MINUTE}, now=now)
+
+        assert due == ["rare", "new", "often"]
+
+
+@pytest.mark.django_db
 class TestHousekeepingTake:
     def test_takes_a_chore_that_never_ran(self, now):
         assert Housekeeping.take("clean-up", interval=MINUTE, now=now)
