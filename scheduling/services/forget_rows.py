@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from axes.models import AccessAttempt
+from django.apps import apps
 from django.contrib.sessions.models import Session
 
 from scheduling.models import InboxMessage
@@ -20,6 +21,8 @@ from scheduling.services.forget import forget, forget_oldest
 INBOX_KEPT: Final = timedelta(days=30)
 # Nobody is locked out for so long.
 ATTEMPT_KEPT: Final = timedelta(days=1)
+# django-q2 keeps what went wrong in a chore; the log has told it.
+FAILED_CHORE_KEPT: Final = timedelta(days=7)
 BATCH: Final = 1_000
 
 
@@ -30,8 +33,12 @@ def forget_old_rows(*, now: datetime) -> int:
     )
     attempts = AccessAttempt.objects.filter(attempt_time__lt=now - ATTEMPT_KEPT)
     sessions = Session.objects.filter(expire_date__lt=now)
+    chores = apps.get_model("django_q", "Task").objects.filter(
+        stopped__lt=now - FAILED_CHORE_KEPT
+    )
     return (
         inbox
         + forget(attempts, order_by="pk", size=BATCH)
         + forget(sessions, order_by="expire_date", size=BATCH)
+        + forget(chores, order_by="pk", size=BATCH)
     )

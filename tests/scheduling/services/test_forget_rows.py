@@ -5,6 +5,7 @@ from datetime import timedelta
 import pytest
 from axes.models import AccessAttempt
 from django.contrib.sessions.models import Session
+from django_q.models import Task
 
 from scheduling.models import InboxMessage
 from scheduling.services import forget_rows
@@ -31,12 +32,16 @@ class TestForgetOldRows:
                 session_key=f"s{offset}",
                 expire_date=old if offset == 0 else now + timedelta(days=1),
             )
+            Task.objects.create(
+                id=f"t{offset}", name="chore", started=at, stopped=at, success=False
+            )
 
-        assert forget_old_rows(now=now) == 3
+        assert forget_old_rows(now=now) == 4
 
         assert InboxMessage.objects.get().offset == 1
         assert AccessAttempt.objects.get().username == "u1"
         assert Session.objects.get().session_key == "s1"
+        assert Task.objects.get().pk == "t1"
 
     def test_goes_on_batch_after_batch(self, now, monkeypatch):
         monkeypatch.setattr(forget_rows, "BATCH", 2)
