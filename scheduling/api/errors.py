@@ -8,7 +8,7 @@ from http import HTTPStatus
 from typing import Any
 
 from django.core.exceptions import PermissionDenied
-from django.db import DatabaseError, InterfaceError, OperationalError
+from django.db import DatabaseError, InterfaceError, InternalError, OperationalError
 from django.http import Http404, HttpResponse, JsonResponse
 from django.utils import timezone
 from django.utils.encoding import escape_uri_path
@@ -24,6 +24,9 @@ logger = logging.getLogger("autopilot.api")
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = 5
+# SQLSTATE of a session that the server has ended, since it was idle in a transaction for
+# too long: its process was paused. psycopg counts that among the internal errors.
+_PAUSED = "25P03"
 
 # The family's codes whose status does not follow from the category.
 _STATUSES = {
@@ -104,7 +107,7 @@ def problem_response(exc: Exception, context: dict[str, Any]) -> Response:
     if problem is None:
         logger.error("request %s failed", request_id, exc_info=exc)
         problem = unexpected(request_id)
-    elif isinstance(exc, OperationalError | InterfaceError):
+    elif isinstance(exc, DatabaseError | InterfaceError):
         logger.error("request %s: the database failed", request_id, exc_info=exc)
     return Response(
         problem.body(),
@@ -135,7 +138,7 @@ def problem_of(exc: Exception) -> Problem | None:
             return plain(404, "Nothing is found at this path.")
         case PermissionDenied():
             return plain(403, "This is not permitted.")
-        case OperationalError() | InterfaceError():
+        case OperationalError() | InterfaceError() | InternalError() if _passes(exc):
             return Problem(
                 status=503,
                 code="service_unavailable",
@@ -145,6 +148,12 @@ def problem_of(exc: Exception) -> Problem | None:
             )
         case _:
             return None
+
+
+def _passes(error: Exception) -> bool:
+    """Tell whether the database's error says only "not now"."""
+    is_internal = isinstance(error, InternalError)
+    return not is_internal or getattr(error.__cause__, "sqlstate", "") == _PAUSED
 
 
 def of_scheduling_error(error: SchedulingError) -> Problem:

@@ -5,7 +5,7 @@ import time
 from datetime import timedelta
 
 import pytest
-from django.db import connection
+from django.db import connection, transaction
 
 from scheduling.domain.phases import format_instant
 from scheduling.models import AuditEntry, ScheduledTransition
@@ -39,6 +39,26 @@ class TestFullDisk:
         assert meanwhile == before
         assert accepted.json()["created"] == 300
         assert integrity() == "ok"
+
+
+@pytest.mark.postgres
+@pytest.mark.skipif(connection.vendor != "postgresql", reason="a file has no sessions")
+class TestPause:
+    def test_in_a_transaction_is_no_fault_of_the_request(
+        self, as_operator, phase_data, monkeypatch
+    ):
+        def pause(*args, **kwargs):
+            with transaction.atomic(), connection.cursor() as cursor:
+                cursor.execute("SET LOCAL idle_in_transaction_session_timeout = 20")
+                time.sleep(0.3)
+                cursor.execute("SELECT 1")
+
+        monkeypatch.setattr("scheduling.api.views.schedule_transition", pause)
+
+        answer = as_operator.post(TRANSITIONS, phase_data(), format="json")
+
+        assert_problem(answer, 503, "service_unavailable")
+        assert answer.headers["Retry-After"]
 
 
 @pytest.mark.postgres
