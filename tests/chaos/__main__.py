@@ -21,6 +21,7 @@ import urllib.request
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import psycopg
 from rich.console import Console
 from rich.table import Table
 
@@ -162,6 +163,7 @@ def _run(options, directory, postgres, kafka):
             time.sleep(3)
             verdict = judge(kafka.address, ledger, watcher.seen_at, faults.outages)
         drained = time.monotonic() - quiet_since
+        told = _histories(postgres.url, [*verdict.wrong["lost"], *verdict.latest])
         check = _verify(environment, until=time.monotonic() + VERIFY_SECONDS)
         watcher.stop()
         not_in_order = fleet.stop()
@@ -175,6 +177,8 @@ def _run(options, directory, postgres, kafka):
         "figures": verdict.figures
         | {"seconds to judge after the faults": round(drained, 1)},
         "repeated": verdict.repeated,
+        "latest": verdict.latest,
+        "histories": told,
         "wrong": verdict.wrong
         | {
             "verify": check,
@@ -199,8 +203,10 @@ def _commands(port, database_url, tunnel_port):
         "web": ((*web, *bound), {}),
         "cluster-a": (cluster, {}),
         "cluster-b": (ahead, {"DATABASE_URL": other_way}),
-        "consumer-a": (consumer, {}),
-        "consumer-b": (consumer, {}),
+        **{
+            name: (consumer, {"KAFKA_GROUP_INSTANCE_ID": name})
+            for name in ("consumer-a", "consumer-b")
+        },
     }
 
 
@@ -247,6 +253,24 @@ def _verify(environment, *, until):
         if time.monotonic() > until:
             return wrong or [done.stdout.decode()[-500:] + done.stderr.decode()[-500:]]
         time.sleep(3)
+
+
+def _histories(url, job_ids):
+    """Return what the tables say of jobs, by id: for whoever looks for the reason."""
+    with psycopg.connect(url) as session:
+        return {
+            job_id: [
+                row
+                for (row,) in session.execute(
+                    "SELECT row_to_json(j) FROM scheduling_scheduledtransition j"
+                    " WHERE job_id = %(id)s UNION ALL"
+                    " (SELECT row_to_json(e) FROM scheduling_auditentry e"
+                    " WHERE job_id = %(id)s ORDER BY id)",
+                    {"id": job_id},
+                )
+            ]
+            for job_id in job_ids
+        }
 
 
 def _free_port():

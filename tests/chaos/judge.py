@@ -15,6 +15,7 @@ from scheduling.topics import COMMAND_RESULT, PHASE_TRANSITION
 TOLERANCE_SECONDS = 0.001
 # What was due just before an outage was still on its way.
 MARGIN_SECONDS = 0.1
+MOST_LATEST = 10
 
 
 class Watcher(threading.Thread):
@@ -90,11 +91,15 @@ def _partitions(reader, topic):
 
 @dataclass
 class Verdict:
-    """What was found wrong, by kind, the figures, and the jobs with two records."""
+    """What was found wrong, by kind, the figures, and the jobs with two records.
+
+    latest: job ids of those that came latest, with their lateness in ms.
+    """
 
     wrong: dict = field(default_factory=dict)
     figures: dict = field(default_factory=dict)
     repeated: list = field(default_factory=list)
+    latest: dict = field(default_factory=dict)
 
     @property
     def is_incomplete(self):
@@ -164,6 +169,11 @@ def judge(bootstrap, ledger, seen_at, outages):
         for one, due in seen.items()
         if not any(began - MARGIN_SECONDS <= due <= ended for began, ended in outages)
     )
+    job_of = {headers["event-id"]: headers["job-id"] for headers, _ in records}
+    latest = sorted(seen, key=lambda one: seen[one] - seen_at[one])[:MOST_LATEST]
+    verdict.latest = {
+        job_of[one]: round((seen_at[one] - seen[one]) * 1000, 1) for one in latest
+    }
     distinct = {headers["event-id"] for headers, _ in records}
     verdict.repeated = [
         job for job, events in by_job.items() if len(events) > len(set(events))

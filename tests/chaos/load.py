@@ -171,11 +171,17 @@ class Scheduler(threading.Thread):
                 due = round(time.time() + self._random.uniform(*SOON), 3)
                 status, content = self._api.ask("PATCH", path, {"endTime": instant(due)})
                 if status == 200 and content["jobId"] != promise.job_id:
-                    promise.fate = "replaced"
-                    with self._ledger.lock:
-                        self._ledger.jobs[content["jobId"]] = Promise(
-                            job_id=content["jobId"], due=due
-                        )
+                    self._replace(promise, content["jobId"], due)
+                elif status == 409:
+                    # The first answer may have been lost after all was done.
+                    _, content = self._api.ask("GET", path)
+                    if content.get("replacedBy"):
+                        self._replace(promise, content["replacedBy"], due)
+
+    def _replace(self, promise, job_id, due):
+        promise.fate = "replaced"
+        with self._ledger.lock:
+            self._ledger.jobs[job_id] = Promise(job_id=job_id, due=due)
 
 
 class Records(threading.Thread):
