@@ -37,6 +37,11 @@ SECRETS = (
 # A number of requests in a second, minute, hour or day.
 RATE_FORM = r"^[1-9][0-9]{0,8}/(s|sec|second|m|min|minute|h|hour|d|day)$"
 RATES_ALLOWED = "N/sec, N/min, N/hour, N/day, with N from 1"
+# What Kafka takes as a group.instance.id.
+GROUP_INSTANCE_FORM = r"^([A-Za-z0-9][A-Za-z0-9._-]{0,248})?$"
+GROUP_INSTANCE_ALLOWED = (
+    "at most 249 of A-Z, a-z, 0-9, '.', '_' and '-'; the first a letter or digit"
+)
 ADDRESS_ALLOWED = "http://HOST/PATH or https://HOST/PATH"
 Settings = TypeVar("Settings", bound=BaseSettings)
 
@@ -116,6 +121,14 @@ class SiteSettings(BaseSettings):
     kafka_client_id: str = Field("autopilot", description="Name shown to the brokers.")
     kafka_consumer_group: str = Field(
         "autopilot-group", description="Consumer group of consume_events."
+    )
+    kafka_group_instance_id: str = Field(
+        "",
+        pattern=GROUP_INSTANCE_FORM,
+        description="Name of this consumer in its group, no other's at the same time: "
+        "started again within 10 s it has its partitions back at once. Empty: a new "
+        "member each time, whose partitions the others have to wait for.",
+        json_schema_extra={"allowed": GROUP_INSTANCE_ALLOWED},
     )
     challenge_service_url: str = Field(
         "",

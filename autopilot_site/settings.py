@@ -216,6 +216,7 @@ KAFKA_CLIENT: dict[str, str | int | bool] = {
     "log_level": 2,
 }
 KAFKA_CONSUMER_GROUP = SITE.kafka_consumer_group
+KAFKA_GROUP_INSTANCE_ID = SITE.kafka_group_instance_id
 
 # --- Challenge service ----------------------------------------------------------------
 CHALLENGE_SERVICE = {

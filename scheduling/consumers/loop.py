@@ -54,6 +54,15 @@ _PASSING = frozenset(
 )
 
 
+# After those the client does nothing more; not each comes marked as fatal.
+_FATAL = frozenset(
+    {
+        KafkaError._FATAL,  # noqa: SLF001 -- its name for a local error
+        KafkaError.FENCED_INSTANCE_ID,
+    }
+)
+
+
 class StopRequest:
     """Whether the end was asked for: a flag without a lock, to be set by a signal."""
 
@@ -78,9 +87,14 @@ class ConsumerLoop:
         client_config: Mapping[str, str | int | bool],
         topics: Sequence[str],
         group: str,
+        instance_id: str = "",
         stop: StopRequest,
     ) -> None:
         """Prepare; nothing is asked of Kafka yet.
+
+        Args:
+            instance_id: The member's name in the group, kept over restarts; empty: a new
+                member each time.
 
         Raises:
             ImproperlyConfigured: A topic has no route.
@@ -94,12 +108,15 @@ class ConsumerLoop:
         }
         self._topics = list(topics)
         self._group = group
+        self._instance_id = instance_id
         self._stop = stop
         self._cluster_id = ""
         self._must_ask_cluster = False
         self._is_kafka_down = False
         self._last_error = ""
+        self._fatal = ""
         self._is_paused = False
+        self._is_incremental = False
         # Topics that do not exist yet, and when the cluster was last asked for them.
         self._missing: frozenset[str] = frozenset()
         self._asked_at = 0.0
@@ -114,7 +131,8 @@ class ConsumerLoop:
         """Read until asked to stop.
 
         Raises:
-            ImproperlyConfigured: The Kafka client refuses its settings.
+            ImproperlyConfigured: The Kafka client refuses its settings, or another
+                consumer has taken this one's name in the group.
         """
         self._sender.start()
         try:
@@ -140,6 +158,8 @@ class ConsumerLoop:
             handled as the old one's, and found again in the new one.
         """
         batch = self._receive(consumer)
+        if self._fatal:
+            raise ImproperlyConfigured(self._fatal)
         is_same = True
         self._report.write(consumer, handled=self.handled)
         if self._missing and time.monotonic() > self._asked_at + REFRESH_SECONDS:
@@ -339,14 +359,22 @@ class ConsumerLoop:
     def _subscribe(self) -> Consumer:
         """Return a consumer that joins the group."""
         is_embedded = self._cluster_id.startswith(EMBEDDED_PREFIX)
+        # The newer protocol of groups adds and takes away; the classic one gives anew.
+        self._is_incremental = is_embedded
         protocol: dict[str, str | int] = (
             {"group.protocol": "consumer"}
             if is_embedded
             else {
-                "partition.assignment.strategy": "cooperative-sticky",
+                # Not a cooperative one: a named member that dies between its two rounds
+                # comes back to half an assignment, which nobody completes any more.
+                "partition.assignment.strategy": "roundrobin",
                 # So soon its partitions go to others after a member was killed.
                 "session.timeout.ms": 10_000,
                 "heartbeat.interval.ms": 2_000,
+                # One that is killed and started again takes its own place. Otherwise each
+                # start makes the group wait until the dead member's session is over, and
+                # where they die more often than that, nobody has some partitions at all.
+                **({"group.instance.id": self._instance_id} if self._instance_id else {}),
             }
         )
         consumer = Consumer(
@@ -378,7 +406,10 @@ class ConsumerLoop:
         )
         if self._is_paused:
             # The assignment takes effect after this callback unless done here.
-            consumer.incremental_assign(partitions)
+            if self._is_incremental:
+                consumer.incremental_assign(partitions)
+            else:
+                consumer.assign(partitions)
             consumer.pause(partitions)
 
     def _revoked(self, _: Consumer, partitions: list[TopicPartition]) -> None:
@@ -421,6 +452,14 @@ class ConsumerLoop:
         outage is found out by asking the cluster.
         """
         self._must_ask_cluster = True
+        if error.fatal() or error.code() in _FATAL:
+            # Of those one is foreseen: a static member whose name another one has taken.
+            self._fatal = (
+                f"KAFKA_GROUP_INSTANCE_ID={self._instance_id}: another consumer has begun "
+                "with this name, and each needs one of its own"
+                if self._instance_id
+                else f"the Kafka client can't go on: {shown(error.str())}"
+            )
         # "All brokers down" comes last and says least.
         if error.code() != KafkaError._ALL_BROKERS_DOWN:
             self._last_error = error.str()

@@ -8,6 +8,7 @@ import signal
 import socket
 import urllib.request
 
+import psutil
 import pytest
 from django.conf import settings
 
@@ -133,9 +134,16 @@ class TestUp:
     ):
         up = start({**process_environment, "DEBUG": "1"}, "--no-demo")
         up.wait_for("^ready ", seconds=READY_SECONDS)
+        (consumer,) = [
+            one
+            for one in psutil.Process(up.process.pid).children(recursive=True)
+            if "consume_events" in one.cmdline()[-1]
+        ]
+        name = consumer.environ()["KAFKA_GROUP_INSTANCE_ID"]
 
         up.process.terminate()
 
+        assert name.endswith(f"-{up.port}")
         assert up.wait(seconds=STOP_SECONDS) == 0, up.lines
         assert up.matching("^kafka ") == []
         assert up.matching(f"database .*{settings.DATABASES['default']['NAME']}")

@@ -53,6 +53,8 @@ RECORDS = int(os.environ.get("CONSUMER_RECORDS", "400"))
 LOCKED_SECONDS = float(os.environ.get("CONSUMER_LOCKED_SECONDS", "12"))
 # A real cluster notices that a member was killed by its silence.
 BACK_SECONDS = 60
+# With a name in the group it need not be waited for that the one before is given up.
+NAME = {"KAFKA_GROUP_INSTANCE_ID": "one"}
 _numbers = count(int(time.time() * 1000) * 1000)
 
 
@@ -295,10 +297,10 @@ class TestKilledConsumer:
         """Each finds what the one before has left, and dies one step further on."""
         for point in points:
             traffic.send(["update", "command", "garbage"])
-            consumer = start(script=SCRIPT, CRASH_AT=point)
+            consumer = start(script=SCRIPT, CRASH_AT=point, **NAME)
             assert consumer.process.wait(40) == EXIT_CODE, (point, consumer.log)
 
-        start()
+        start(**NAME)
 
         traffic.wait_handled()
         traffic.check()
@@ -336,6 +338,43 @@ class TestTwoConsumers:
         traffic.wait_handled()
         traffic.check()
         assert second.stop() == 0
+
+
+@pytest.mark.broker
+@pytest.mark.skipif(not IS_REAL, reason="KAFKA_BOOTSTRAP_SERVERS is not set")
+class TestNamedConsumer:
+    def test_has_its_partitions_back_at_once_after_it_was_killed(self, start):
+        first = start(**NAME)
+        first.wait_for_line("partitions assigned")
+        first.kill()
+
+        second = start(**NAME)
+        second.wait_for_line("partitions assigned")
+
+        # A dead member without a name holds them for what is left of ten seconds.
+        waited = _instant_of(second, "partitions assigned") - _instant_of(
+            second, "joining the group"
+        )
+        assert waited < timedelta(seconds=4)
+        assert second.stop() == 0
+
+    def test_ends_with_the_cause_where_another_one_takes_its_name(self, start, traffic):
+        first = start(**NAME)
+        first.wait_for_line("partitions assigned")
+
+        second = start(**NAME)
+
+        assert first.process.wait(60) == 1
+        assert "KAFKA_GROUP_INSTANCE_ID=one: another consumer has begun" in first.log
+        traffic.send_mix(20)
+        traffic.wait_handled()
+        assert second.stop() == 0
+
+
+def _instant_of(consumer, text):
+    """Return when a consumer's log first says that."""
+    (line, *_) = [one for one in consumer.log.splitlines() if text in one]
+    return datetime.strptime(line[:23], "%Y-%m-%d %H:%M:%S,%f").replace(tzinfo=UTC)
 
 
 class TestKafkaDown:

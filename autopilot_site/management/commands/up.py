@@ -3,6 +3,7 @@
 import argparse
 import logging
 import os
+import re
 import socket
 import sys
 import threading
@@ -31,6 +32,7 @@ from autopilot_site.processes import (
     Supervisor,
     listen_for_stop,
 )
+from scheduling.adapters.owner import host_identity
 from scheduling.adapters.topics_admin import ensure_topics
 from scheduling.conf import CHECKS_AT_START
 from scheduling.domain.errors import ServiceUnavailableError
@@ -266,6 +268,9 @@ class _Start:
         }
         if self._kafka_port is not None:
             environment["KAFKA_EMBEDDED_PORT"] = str(self._kafka_port)
+        # A consumer that died, or this command, has its partitions back at once.
+        instance = re.sub(r"[^A-Za-z0-9._-]", "-", f"{host_identity()}-{self._port}")
+        environment.setdefault("KAFKA_GROUP_INSTANCE_ID", instance)
 
         def service(
             name: str,

@@ -41,6 +41,7 @@ class Command(BaseCommand):
                 client_config=settings.KAFKA_CLIENT,
                 topics=list(routes()),
                 group=settings.KAFKA_CONSUMER_GROUP,
+                instance_id=settings.KAFKA_GROUP_INSTANCE_ID,
                 stop=stop,
             ).run()
         except ImproperlyConfigured as error:
