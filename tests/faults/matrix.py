@@ -265,8 +265,12 @@ FAULTS = (
     Fault(
         number=21,
         what="consumers come and go",
-        holds="each record has its effect once",
+        holds="each record has its effect once; a named one has its place back at once",
         tests=(
+            f"{CONSUMER}TestNamedConsumer::"
+            "test_has_its_partitions_back_at_once_after_it_was_killed",
+            f"{CONSUMER}TestNamedConsumer::"
+            "test_ends_with_the_cause_where_another_one_takes_its_name",
             f"{CONSUMER}TestTwoConsumers::"
             "test_share_the_work_and_one_takes_over_when_the_other_is_killed",
             f"{CONSUMER}TestTwoConsumers::"
