@@ -24,8 +24,8 @@ from autopilot_site.benchmarks.jobs import FIRST_PROJECT
 from autopilot_site.benchmarks.machine import Control
 from autopilot_site.benchmarks.measures import Bench, Figures, measure_lateness
 from autopilot_site.benchmarks.processes import Process
-from recovery.caretaker import NICENESS
 from recovery.results import COUNTERS
+from scheduling.adapters.attendance import NICENESS
 from scheduling.adapters.clock import database_now
 from scheduling.models import AuditEntry, Challenge, ScheduledTransition
 

@@ -43,11 +43,14 @@ class Attendance:
     """One such process.
 
     kind: of its row among the processes.
+    begin: what it does once, before its first look, for those where that must be one with
+        its first word: calls `show_life` in a transaction of its own.
     """
 
     kind: str
     stop: Stop
     every_seconds: float
+    begin: Callable[[], None] | None = None
     _begun_at: datetime | None = None
     _seen_at: float = 0.0
     _failures: int = 0
@@ -57,22 +60,40 @@ class Attendance:
         os.nice(NICENESS)
         while not self.stop.is_set():
             try:
-                self._show_life()
-                look()
+                self.turn(look)
                 self._failures = 0
                 self.stop.wait(self.every_seconds)
             except DatabaseError as error:
                 self._wait_for_database(error)
         self._leave()
 
-    def _show_life(self) -> None:
-        """Say now and then that this process lives."""
+    def turn(self, look: Callable[[], None]) -> None:
+        """Look once, after saying that this process lives.
+
+        Raises:
+            DatabaseError: The database is out of reach.
+        """
+        if self._begun_at is None and self.begin is not None:
+            try:
+                self.begin()
+            except DatabaseError:
+                self._begun_at = None
+                raise
+        self.show_life()
+        look()
+
+    def show_life(self) -> None:
+        """Say now and then that this process lives.
+
+        Raises:
+            DatabaseError: The database is out of reach.
+        """
         if self._begun_at and time.monotonic() - self._seen_at < SEEN_SECONDS:
             return
         now = database_now()
         self._begun_at = self._begun_at or now
         ProcessState.tell(
-            **self._key(),
+            **self.key(),
             started_at=self._begun_at,
             now=now,
             figures={"owner": str(Owner.current())},
@@ -82,7 +103,7 @@ class Attendance:
     def _leave(self) -> None:
         """Take this process's row away: it ends in order."""
         try:
-            ProcessState.objects.filter(**self._key()).delete()
+            ProcessState.objects.filter(**self.key()).delete()
         except DatabaseError as error:
             logger.debug("the row of the %s stays: %s", self.kind, error)
 
@@ -94,7 +115,7 @@ class Attendance:
         connection.close()
         self.stop.wait(min(float(self._failures), LONGEST_DATABASE_WAIT_SECONDS))
 
-    def _key(self) -> dict[str, Any]:
+    def key(self) -> dict[str, Any]:
         """Return what identifies this process's row."""
         return {"kind": self.kind, "host": socket.gethostname()[:255], "pid": os.getpid()}
 
