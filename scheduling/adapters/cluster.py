@@ -30,6 +30,7 @@ ABNORMAL_EXIT = 70
 LEAVE_SECONDS = 3.0
 # A round of the guard takes half a second, and three more where a worker leaves.
 STUCK_SECONDS = 10
+REAPED_SECONDS = 1.0
 
 
 def die_with_parent(parent: int) -> None:
@@ -127,8 +128,9 @@ class RunningCluster:
 
     @property
     def exit_code(self) -> int | None:
-        """The sentinel's exit code; None while it runs."""
-        self._sentinel.join(0)
+        """The sentinel's exit code after its end."""
+        # It can be waited for a moment after its descriptor has told of its end.
+        self._sentinel.join(REAPED_SECONDS)
         return self._sentinel.exitcode
 
     def stop(self) -> None:
