@@ -457,7 +457,7 @@ class ConsumerLoop:
             self._fatal = (
                 f"KAFKA_GROUP_INSTANCE_ID={self._instance_id}: another consumer has begun "
                 "with this name, and each needs one of its own"
-                if self._instance_id
+                if self._instance_id and "fenced" in error.str()
                 else f"the Kafka client can't go on: {shown(error.str())}"
             )
         # "All brokers down" comes last and says least.
