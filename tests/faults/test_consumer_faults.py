@@ -514,7 +514,8 @@ class TestOwnNode:
         assert OutgoingRecord.objects.filter(acknowledged_at=None).count() == 5
 
         _create(node, [dead_letter_topic(topic) for topic in CONSUMED_TOPICS])
-        reader = Watcher([dead_letter_topic(CHALLENGE_UPDATE)])
+        # They may be there before somebody looks.
+        reader = Watcher([dead_letter_topic(CHALLENGE_UPDATE)], from_beginning=True)
 
         found = reader.wait_for_all(5, seconds=70)
         assert {original_place(one) for one in found} == set(garbage)

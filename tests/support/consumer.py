@@ -86,9 +86,9 @@ class Found:
 
 
 class Watcher:
-    """Reads what comes onto topics from its making on."""
+    """Reads what comes onto topics from its making on, or all of topics of its own."""
 
-    def __init__(self, topics):
+    def __init__(self, topics, *, from_beginning=False):
         self._reader = Consumer(
             client(
                 **{
@@ -101,8 +101,10 @@ class Watcher:
         )
         self._reader.assign(
             [
-                TopicPartition(topic, number, _end(self._reader, topic, number))
+                TopicPartition(topic, number, 0 if from_beginning else end)
                 for topic, number in partitions_of(self._reader, topics)
+                # Waits for a leader, too.
+                for end in [_end(self._reader, topic, number)]
             ]
         )
         self.found = []
