@@ -5,11 +5,10 @@ from datetime import timedelta
 
 import pytest
 from django.db import connection
-from django.test.utils import CaptureQueriesContext
 
 from scheduling.domain.phases import format_instant
 from scheduling.models import DeadLetter, OutgoingRecord, ProcessState, ScheduledTransition
-from tests.scheduling.api.support import assert_problem
+from tests.scheduling.api.support import assert_problem, queries_of
 from tests.support.histories import (
     CANCELLED,
     COMPLETED,
@@ -232,20 +231,14 @@ class TestStats:
     def test_asks_the_same_number_of_queries_whatever_there_is(
         self, as_viewer, add_process, add_letter, now
     ):
-        # A user's first request is counted by another statement than the next ones.
-        as_viewer.get(STATS)
-        with CaptureQueriesContext(connection) as empty:
-            as_viewer.get(STATS)
+        empty = queries_of(as_viewer, STATS)
         for number in range(10):
             make_job(COMPLETED, now=now)
             make_job(RUNNING, now=now)
             add_process(pid=number)
             add_letter()
 
-        with CaptureQueriesContext(connection) as full:
-            as_viewer.get(STATS)
-
-        assert len(full) == len(empty)
+        assert queries_of(as_viewer, STATS) == empty
 
     def test_knows_no_parameter(self, as_viewer):
         assert_problem(as_viewer.get(STATS, {"a": "1"}), 400, "invalid_request")
