@@ -71,22 +71,27 @@ def _slow_ones_first(items, *, workers):
     """Return the tests so that each worker begins with its part of those that wait.
 
     pytest-xdist gives each worker as many tests, next to each other. Left to chance, the
-    tests that start processes are all that goes on at the end, one after the other. A
-    class stays together, for what its tests share.
+    modules that start processes are all that goes on at the end, one after the other. A
+    module stays together, for what its tests share.
     """
-    classes = {}
+    modules = {}
     for item in items:
         # The longest, which wait for minutes, stand alone.
         is_long = item.get_closest_marker("long") is not None
-        classes.setdefault((is_long, item.path, item.cls), []).append(item)
-    long, slow, fast = [], [], []
-    for (is_long, _, _), tests in classes.items():
+        modules.setdefault((is_long, item.path), []).append(item)
+    slow, fast = [], []
+    for (is_long, _), tests in modules.items():
         waits = any(tests[0].get_closest_marker(name) for name in _SLOW_MARKS)
-        (long if is_long else slow if waits else fast).append(tests)
+        if is_long:
+            slow.insert(0, tests)
+        elif waits:
+            slow.append(tests)
+        else:
+            fast.append(tests)
     shares = [[] for _ in range(workers)]
-    for number, tests in enumerate(long):
+    for number, tests in enumerate(slow):
         shares[number % workers] += tests
-    for tests in [*sorted(slow, key=len, reverse=True), *fast]:
+    for tests in fast:
         min(shares, key=len).extend(tests)
     return [item for share in shares for item in share]
 
