@@ -163,7 +163,8 @@ def _run(options, directory, postgres, kafka):
             time.sleep(3)
             verdict = judge(kafka.address, ledger, watcher.seen_at, faults.outages)
         drained = time.monotonic() - quiet_since
-        told = _histories(postgres.url, [*verdict.wrong["lost"], *verdict.latest])
+        asked = [*verdict.wrong["lost"], *verdict.wrong["early"], *verdict.latest]
+        told = _histories(postgres.url, asked)
         check = _verify(environment, until=time.monotonic() + VERIFY_SECONDS)
         watcher.stop()
         not_in_order = fleet.stop()

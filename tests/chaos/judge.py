@@ -115,6 +115,7 @@ def judge(bootstrap, ledger, seen_at, outages):
         outages: From when to when Kafka or PostgreSQL was away, in epoch seconds.
     """
     records = read_topic(bootstrap, PHASE_TRANSITION)
+    job_of = {headers["event-id"]: headers["job-id"] for headers, _ in records}
     by_job = defaultdict(list)
     by_phase = defaultdict(list)
     for headers, payload in records:
@@ -147,7 +148,7 @@ def judge(bootstrap, ledger, seen_at, outages):
             if not by_phase[phase]
         ],
         "early": [
-            event_id
+            job_of[event_id]
             for event_id, due in (dues | found).items()
             if event_id in seen_at and seen_at[event_id] < due - TOLERANCE_SECONDS
         ],
@@ -169,7 +170,6 @@ def judge(bootstrap, ledger, seen_at, outages):
         for one, due in seen.items()
         if not any(began - MARGIN_SECONDS <= due <= ended for began, ended in outages)
     )
-    job_of = {headers["event-id"]: headers["job-id"] for headers, _ in records}
     latest = sorted(seen, key=lambda one: seen[one] - seen_at[one])[:MOST_LATEST]
     verdict.latest = {
         job_of[one]: round((seen_at[one] - seen[one]) * 1000, 1) for one in latest
