@@ -49,10 +49,15 @@ class TestRunningCluster:
         )
         start_cluster()
         far = plant(1, starts_in=3600)
-        near = plant(1, starts_in=0.2)
+        lateness = []
+        # A machine that is busy elsewhere may be late once.
+        while min(lateness, default=500) >= 500 and len(lateness) < 3:
+            near = plant(1, starts_in=0.2)
+            wait_completed(near, seconds=20)
+            (job,) = ScheduledTransition.objects.filter(job_id__in=near)
+            lateness.append(job.lateness_ms)
 
-        wait_completed(near, seconds=20)
-
+        assert min(lateness) < 500, lateness
         assert completed(far) == 0
 
     def test_fires_what_an_operator_demands_before_its_instant(
