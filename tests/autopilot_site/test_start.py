@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-# What only pages and requests need: two fifths of a start's time with them.
+# What only pages and requests need: a third of a start's time with them.
 _OF_PAGES = (
     "autopilot_site.urls",
     "cryptography",
