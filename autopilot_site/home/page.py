@@ -205,11 +205,15 @@ def _figures(health: Health, name: str) -> Mapping[str, Any]:
 def _help_for(health: Health) -> tuple[str, str]:
     """Return the page that helps with what is not well, and the link's text."""
     for name, check in health.checks.items():
-        if check.status is CheckStatus.UP:
-            continue
-        page, text = _HELP.get(name, ("cluster", "Look at the cluster"))
-        return _address(page), text
+        if check.status is not CheckStatus.UP:
+            return _help_with(name)
     return "", ""
+
+
+def _help_with(name: str) -> tuple[str, str]:
+    """Return the page that helps with one check, and the link's text."""
+    page, text = _HELP.get(name, ("cluster", "Look at the cluster"))
+    return _address(page), text
 
 
 def _address(name: str) -> str:
@@ -235,7 +239,7 @@ def what_needs_somebody(
     needs = [
         Need(
             text=f"{_NAMES[name]}: {check.detail}",
-            url=_address(_HELP.get(name, ("cluster", ""))[0]),
+            url=_help_with(name)[0],
             kind="bad" if check.status is CheckStatus.DOWN else "warning",
         )
         for name, check in health.checks.items()

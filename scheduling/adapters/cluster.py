@@ -55,6 +55,14 @@ class BoundProcess(ForkProcess):
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         super().run()
 
+    def reap(self) -> int | None:
+        """Return the exit code of one whose sentinel has told of its end.
+
+        It can be waited for a moment after that.
+        """
+        self.join(REAPED_SECONDS)
+        return self.exitcode
+
 
 class _BoundContext:
     """What django-q2 asks for processes."""
@@ -129,9 +137,7 @@ class RunningCluster:
     @property
     def exit_code(self) -> int | None:
         """The sentinel's exit code after its end."""
-        # It can be waited for a moment after its descriptor has told of its end.
-        self._sentinel.join(REAPED_SECONDS)
-        return self._sentinel.exitcode
+        return self._sentinel.reap()
 
     def stop(self) -> None:
         """Ask it to finish what it holds and end."""

@@ -24,7 +24,6 @@ LONGEST_WAIT_SECONDS: Final = 30.0
 # A life at least this long was a good one: the next start is soon again.
 GOOD_LIFE_SECONDS: Final = 60.0
 STOP_SECONDS: Final = 10.0
-REAPED_SECONDS: Final = 1.0
 
 
 class StopSignal:
@@ -81,7 +80,7 @@ class Companion:
         logger.error(
             "%s ended with %s: starting afresh in %.1f s",
             self.path,
-            self.process.exitcode,
+            self.process.reap(),
             self.wait,
         )
         self.process = None
@@ -117,8 +116,6 @@ class Companions:
         """Note which have ended, by their descriptors."""
         for one in self._all:
             if one.process and int(one.process.sentinel) in descriptors:
-                # It can be waited for a moment after its descriptor has told of its end.
-                one.process.join(REAPED_SECONDS)
                 one.note_death()
 
     def stop(self) -> None:

@@ -116,7 +116,6 @@ class ConsumerLoop:
         self._last_error = ""
         self._fatal = ""
         self._is_paused = False
-        self._is_incremental = False
         # Topics that do not exist yet, and when the cluster was last asked for them.
         self._missing: frozenset[str] = frozenset()
         self._asked_at = 0.0
@@ -356,11 +355,14 @@ class ConsumerLoop:
         self._next_offsets.clear()
         return cluster_id
 
+    @property
+    def _is_embedded(self) -> bool:
+        """Whether the cluster is the embedded broker, which knows the newer protocol."""
+        return self._cluster_id.startswith(EMBEDDED_PREFIX)
+
     def _subscribe(self) -> Consumer:
         """Return a consumer that joins the group."""
-        is_embedded = self._cluster_id.startswith(EMBEDDED_PREFIX)
-        # The newer protocol of groups adds and takes away; the classic one gives anew.
-        self._is_incremental = is_embedded
+        is_embedded = self._is_embedded
         protocol: dict[str, str | int] = (
             {"group.protocol": "consumer"}
             if is_embedded
@@ -406,7 +408,8 @@ class ConsumerLoop:
         )
         if self._is_paused:
             # The assignment takes effect after this callback unless done here.
-            if self._is_incremental:
+            # The newer protocol of groups adds; the classic one gives anew.
+            if self._is_embedded:
                 consumer.incremental_assign(partitions)
             else:
                 consumer.assign(partitions)
