@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from http import HTTPStatus
 from typing import Any
 
@@ -57,12 +58,14 @@ def change_job(
     *,
     change: Callable[[], ScheduledTransition],
     refusal: type[SchedulingError],
+    was_done: bool,
     status: int = HTTPStatus.OK,
 ) -> Response:
     """Change a job and answer with what it is now.
 
     Args:
         change: Calls the service.
+        was_done: It was changed by an earlier try of the same request.
         refusal: The error that the service raises for a job in another status. One that
             was cleaned up is refused in the same way: it is final for ever.
 
@@ -71,6 +74,8 @@ def change_job(
         PreconditionFailedError: A cleaned-up job is not as If-Match demands.
         All that the service raises.
     """
+    if was_done:
+        return job_response(_changed_job(job_id), request, status=status)
     try:
         job = change()
     except JobNotFoundError:
@@ -84,3 +89,24 @@ def change_job(
             status=job.status,
         ) from None
     return job_response(job, request, status=status)
+
+
+def find_job(job_id: str) -> tuple[ScheduledTransition, datetime | None]:
+    """Return a job, and when it was cleaned up.
+
+    Raises:
+        JobNotFoundError: There is no such job and never was.
+    """
+    job = ScheduledTransition.objects.filter(job_id=job_id).first()
+    if job is not None:
+        return job, None
+    archived = find_archived(job_id)
+    if archived is None:
+        raise JobNotFoundError(f"there is no job {job_id}", jobId=job_id)
+    return archived
+
+
+def _changed_job(job_id: str) -> ScheduledTransition:
+    """Return what stands in place of a job that was changed: its successor, or itself."""
+    job, _ = find_job(job_id)
+    return find_job(job.replaced_by)[0] if job.replaced_by else job

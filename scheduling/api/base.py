@@ -14,7 +14,7 @@ from scheduling.api.authentication import actor_of
 from scheduling.api.idempotency import AnsweredBefore, begin, finish
 from scheduling.domain.actors import Operation, authorize
 from scheduling.domain.errors import InvalidRequestError
-from scheduling.services.idempotency import Ticket
+from scheduling.services.idempotency import Ticket, was_done
 
 # Methods that change something each time, and so honour an Idempotency-Key.
 _REPEATABLE_METHODS = frozenset({"POST", "PATCH"})
@@ -55,6 +55,15 @@ class ApiView(APIView):
         check_query(request.query_params, known=known, repeatable=self.repeatable)
         if method in _REPEATABLE_METHODS and hasattr(self, method.lower()):
             self._ticket = begin(request)
+
+    def was_done(self, action: str, **about: object) -> bool:
+        """Tell whether an earlier try of this request had that effect, but no answer.
+
+        Args:
+            action: What the effect is called in the audit.
+            about: Conditions for its audit entry, as a query has them.
+        """
+        return was_done(self._ticket, action, actor=actor_of(self.request), **about)
 
     @override
     def handle_exception(self, exc: Exception) -> Any:

@@ -115,8 +115,11 @@ class DeadLetterReplay(ApiView):
     def post(self, request: Request, id: str) -> Response:  # noqa: A002 -- wire name
         """Handle a record again."""
         check_fields(request.data, known=frozenset())
-        letter = replay_dead_letter(
-            read_dead_letter_id(id), actor=actor_of(request), now=timezone.now()
+        letter_id = read_dead_letter_id(id)
+        letter = (
+            get_dead_letter(letter_id)
+            if self.was_done("dead_letter.replayed", changes__deadLetterId=str(letter_id))
+            else replay_dead_letter(letter_id, actor=actor_of(request), now=timezone.now())
         )
         return Response(show_whole_dead_letter(letter), status=status.HTTP_202_ACCEPTED)
 
@@ -148,11 +151,16 @@ class DeadLetterDiscard(ApiView):
         """Give a record up."""
         data: dict[str, Any] = request.data
         check_fields(data, known=frozenset({"reason"}))
-        letter = discard_dead_letter(
-            read_dead_letter_id(id),
-            actor=actor_of(request),
-            reason=data.get("reason"),
-            now=timezone.now(),
+        letter_id = read_dead_letter_id(id)
+        letter = (
+            get_dead_letter(letter_id)
+            if self.was_done("dead_letter.discarded", changes__deadLetterId=str(letter_id))
+            else discard_dead_letter(
+                letter_id,
+                actor=actor_of(request),
+                reason=data.get("reason"),
+                now=timezone.now(),
+            )
         )
         return Response(show_whole_dead_letter(letter), status=status.HTTP_202_ACCEPTED)
 

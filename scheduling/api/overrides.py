@@ -62,11 +62,13 @@ class _Override(ApiView):
     """The door to one service that asks for a job and a reason.
 
     service: called with job id, actor, reason, instant and precondition.
+    action: what the audit calls its effect.
     refusal: what it raises for a job in another status.
     success: the status of the answer.
     """
 
     service: ClassVar[Callable[..., ScheduledTransition]]
+    action: ClassVar[str]
     refusal: ClassVar[type[SchedulingError]]
     success: ClassVar[int] = HTTPStatus.OK
 
@@ -85,6 +87,7 @@ class _Override(ApiView):
                 precondition=precondition_of(request),
             ),
             refusal=self.refusal,
+            was_done=self.was_done(self.action, job_id=job_id),
             status=self.success,
         )
 
@@ -94,6 +97,7 @@ class TransitionCancel(_Override):
 
     operations: ClassVar[Mapping[str, Operation]] = {"POST": Operation.CANCEL}
     service = staticmethod(cancel_transition)
+    action = "transition.cancelled"
     refusal = JobNotCancellableError
 
     @_describe(
@@ -113,6 +117,7 @@ class TransitionRunNow(_Override):
 
     operations: ClassVar[Mapping[str, Operation]] = {"POST": Operation.RUN_NOW}
     service = staticmethod(run_transition_now)
+    action = "transition.run_now"
     refusal = JobNotRunnableError
     success = HTTPStatus.ACCEPTED
 
@@ -135,6 +140,7 @@ class TransitionRetry(_Override):
 
     operations: ClassVar[Mapping[str, Operation]] = {"POST": Operation.RETRY}
     service = staticmethod(retry_transition)
+    action = "transition.retried"
     refusal = JobNotRetryableError
     success = HTTPStatus.ACCEPTED
 

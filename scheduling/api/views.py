@@ -13,7 +13,13 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 from typing_extensions import override
 
-from scheduling.api.answers import change_job, check_job_id, job_response, with_operator
+from scheduling.api.answers import (
+    change_job,
+    check_job_id,
+    find_job,
+    job_response,
+    with_operator,
+)
 from scheduling.api.authentication import actor_of
 from scheduling.api.base import ApiView
 from scheduling.api.conditional import entity_tag, not_modified, precondition_of
@@ -43,9 +49,8 @@ from scheduling.api.serializers import (
 from scheduling.domain.actors import Operation
 from scheduling.domain.errors import JobNotFoundError, JobNotUpdatableError
 from scheduling.domain.phases import format_instant
-from scheduling.models import AuditEntry, ScheduledTransition
+from scheduling.models import AuditEntry
 from scheduling.queries import FILTERS, camel_case, list_jobs, show_job
-from scheduling.queries.archive import find_archived
 from scheduling.queries.audit import show_audit_entry
 from scheduling.services.cancel import read_reason
 from scheduling.services.schedule import schedule_transition
@@ -131,13 +136,7 @@ class TransitionDetail(ApiView):
     def get(self, request: Request, jobId: str) -> HttpResponseBase:  # noqa: N803 -- wire name
         """Return a job."""
         check_job_id(jobId)
-        archived_at = None
-        job = ScheduledTransition.objects.filter(job_id=jobId).first()
-        if job is None:
-            archived = find_archived(jobId)
-            if archived is None:
-                raise JobNotFoundError(f"there is no job {jobId}", jobId=jobId)
-            job, archived_at = archived
+        job, archived_at = find_job(jobId)
         precondition_of(request, archived_at=archived_at)(job)
         tag = entity_tag(job, archived_at=archived_at)
         shown_at = None if archived_at is None else format_instant(archived_at)
@@ -185,6 +184,7 @@ class TransitionDetail(ApiView):
                 precondition=precondition_of(request),
             ),
             refusal=JobNotUpdatableError,
+            was_done=self.was_done("transition.updated", job_id=jobId),
         )
 
 

@@ -2,9 +2,9 @@
 
 A request is taken before it is handled and its answer stored after. What lies between is
 the services' own transaction: Kafka may be asked in it, so that one transaction around
-all is not to be had. Where the process dies in between, the repeated request is handled
-afresh, which changes nothing that the first one changed already: to schedule, to cancel
-and to retry are idempotent by themselves.
+all is not to be had. Where the process dies in between, the audit tells whether the
+effect stands (`was_done`): then the repeated request is answered with what it made, and
+otherwise handled afresh.
 """
 
 import uuid
@@ -13,8 +13,9 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from scheduling.adapters.owner import Owner
+from scheduling.domain.actors import Actor
 from scheduling.domain.errors import ConflictError
-from scheduling.models import IdempotencyKey
+from scheduling.models import AuditEntry, IdempotencyKey
 from scheduling.services.forget import forget
 
 # How long an answer is kept (a client that repeats after that asks anew).
@@ -48,10 +49,15 @@ class Answer:
 
 
 class Ticket(NamedTuple):
-    """Says that its holder is the one to handle a request."""
+    """Says that its holder is the one to handle a request.
+
+    broken_off_at: when the request was first taken, where that try gave no answer: its
+        effect may stand all the same.
+    """
 
     row: int
     token: uuid.UUID
+    broken_off_at: datetime | None = None
 
 
 def take(asked: Asked, *, now: datetime) -> Ticket | Answer | None:
@@ -91,7 +97,7 @@ def look(
     if made is not None and row.token == made.token:
         return Ticket(row.pk, row.token)
     if row.created_at <= now - KEPT:
-        return _take_over(row, asked, now=now, created_at=now)
+        return _take_over(row, asked, now=now, is_afresh=True)
     if row.fingerprint != asked.fingerprint:
         raise ConflictError(
             "the Idempotency-Key was given with another request; use a new key"
@@ -99,7 +105,7 @@ def look(
     if row.status is not None:
         return Answer(status=row.status, content=row.content, headers=row.headers)
     if _is_abandoned(row, now=now):
-        return _take_over(row, asked, now=now, created_at=row.created_at)
+        return _take_over(row, asked, now=now, is_afresh=False)
     return None
 
 
@@ -111,10 +117,15 @@ def _is_abandoned(row: IdempotencyKey, *, now: datetime) -> bool:
 
 
 def _take_over(
-    row: IdempotencyKey, asked: Asked, *, now: datetime, created_at: datetime
+    row: IdempotencyKey, asked: Asked, *, now: datetime, is_afresh: bool
 ) -> Ticket | None:
-    """Take a row that nobody holds any more; None where another was faster."""
+    """Take a row that nobody holds any more; None where another was faster.
+
+    Args:
+        is_afresh: What the row says is over; else somebody began with this request.
+    """
     token = uuid.uuid4()
+    created_at = now if is_afresh else row.created_at
     held = IdempotencyKey.objects.filter(pk=row.pk, token=row.token)
     taken = held.update(
         token=token,
@@ -126,7 +137,25 @@ def _take_over(
         content="",
         headers={},
     )
-    return Ticket(row.pk, token) if taken else None
+    if not taken:
+        return None
+    return Ticket(row.pk, token, broken_off_at=None if is_afresh else created_at)
+
+
+def was_done(ticket: Ticket | None, action: str, *, actor: Actor, **about: object) -> bool:
+    """Tell whether the request had its effect in an earlier try, whose answer was lost.
+
+    Args:
+        ticket: The request's; None where it has no key.
+        action: What the effect is called in the audit.
+        about: Conditions for the audit entry, as a query has them.
+    """
+    if ticket is None or ticket.broken_off_at is None:
+        return False
+    entries = AuditEntry.objects.filter(
+        at__gte=ticket.broken_off_at, actor=actor.name, action=action, **about
+    )
+    return entries.exists()
 
 
 def store(ticket: Ticket, answer: Answer) -> None:

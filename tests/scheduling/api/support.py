@@ -1,7 +1,12 @@
 """What the API's tests share beside fixtures."""
 
+from unittest.mock import patch
+
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
+
+from scheduling.adapters.owner import Owner
+from scheduling.models import IdempotencyKey
 
 PASSWORD = "a-secret-for-tests"  # noqa: S105 -- opens nothing
 TRANSITIONS = "/api/v1/transitions/"
@@ -43,3 +48,18 @@ def views_below(path, resolver):
             yield from views_below(below, pattern)
         else:
             yield below, getattr(pattern.callback, "view_class", None)
+
+
+def let_takers_die():
+    """Let all that is being handled belong to a process that is gone."""
+    me = Owner.current()
+    dead = Owner(host=me.host, process="1@1", session="")
+    IdempotencyKey.objects.update(owner=str(dead))
+
+
+def losing_the_answer(ask):
+    """Let the process die after the request had its effect; return the answer it lost."""
+    with patch("scheduling.api.idempotency.store"):
+        lost = ask()
+    let_takers_die()
+    return lost

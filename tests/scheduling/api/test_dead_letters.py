@@ -10,7 +10,7 @@ import pytest
 from scheduling.domain.phases import format_instant
 from scheduling.models import AuditEntry, DeadLetter, ScheduledTransition
 from scheduling.queries.dead_letters import LARGEST_LISTED_BYTES
-from tests.scheduling.api.support import assert_problem, queries_of
+from tests.scheduling.api.support import assert_problem, losing_the_answer, queries_of
 
 DEAD_LETTERS = "/api/v1/dead-letters/"
 BYTES = b"\x00\xff {not json"
@@ -323,3 +323,27 @@ class TestDiscard:
 
         assert_problem(response, 409, "conflict")
         assert DeadLetter.objects.get().reason == "first"
+
+
+class TestRepeatedRequest:
+    @pytest.mark.parametrize(
+        ("verb", "body", "status"),
+        [("replay", {}, "replayed"), ("discard", {"reason": "x"}, "discarded")],
+    )
+    def test_whose_first_try_died_is_answered_by_its_effect(
+        self, as_operator, add_letter, verb, body, status
+    ):
+        path = f"{DEAD_LETTERS}{add_letter().pk}/{verb}/"
+
+        def ask():
+            return as_operator.post(
+                path, body, format="json", headers={"Idempotency-Key": "k"}
+            )
+
+        losing_the_answer(ask)
+        letters = DeadLetter.objects.count()
+
+        again = ask()
+
+        assert (again.status_code, again.json()["status"]) == (202, status)
+        assert DeadLetter.objects.count() == letters

@@ -7,20 +7,44 @@ import pytest
 from django.db import OperationalError
 from django.urls import get_resolver
 
-from scheduling.adapters.owner import Owner
 from scheduling.api import idempotency
 from scheduling.api.base import ApiView
+from scheduling.api.overrides import TransitionRunNow
 from scheduling.domain.errors import ServiceUnavailableError
+from scheduling.domain.lifecycle import TransitionStatus
 from scheduling.models import AuditEntry, IdempotencyKey, ScheduledTransition
-from tests.scheduling.api.support import TRANSITIONS, assert_problem, views_below
+from tests.scheduling.api.support import (
+    TRANSITIONS,
+    assert_problem,
+    let_takers_die,
+    losing_the_answer,
+    views_below,
+)
 from tests.support.histories import FAILED, SCHEDULED, make_job
 from tests.support.threads import run_together
 
 BULK = f"{TRANSITIONS}bulk/"
 
 
-def post(client, data, *, key="k-1", path=TRANSITIONS):
-    return client.post(path, data, format="json", headers={"Idempotency-Key": key})
+def post(client, data, *, key="k-1", path=TRANSITIONS, headers=None):
+    return client.post(
+        path, data, format="json", headers={"Idempotency-Key": key, **(headers or {})}
+    )
+
+
+def fire(job, *, now):
+    """Let the job be published."""
+    ScheduledTransition.objects.filter(pk=job.pk).update(
+        status=TransitionStatus.COMPLETED,
+        attempts=1,
+        started_at=now,
+        next_attempt_at=None,
+        completed_at=now,
+        finalized_at=now,
+        topic_partition=0,
+        topic_offset=0,
+        lateness_ms=4.0,
+    )
 
 
 def assert_replayed(response, first):
@@ -278,17 +302,73 @@ class TestUnkeptAnswer:
         assert response.status_code == 201
 
     def test_of_a_process_that_died_has_no_second_effect(self, as_operator, phase_data):
-        with patch("scheduling.api.idempotency.store"):
-            lost = post(as_operator, phase_data())
-        me = Owner.current()
-        dead = Owner(host=me.host, process="1@1", session="")
-        IdempotencyKey.objects.update(owner=str(dead))
+        lost = losing_the_answer(lambda: post(as_operator, phase_data()))
 
         again = post(as_operator, phase_data())
 
         assert (again.status_code, again.json()) == (200, lost.json())
         assert ScheduledTransition.objects.count() == 1
         assert_replayed(post(as_operator, phase_data()), again)
+
+    @pytest.mark.parametrize(
+        ("verb", "start"),
+        [("cancel", SCHEDULED), ("run-now", SCHEDULED), ("retry", FAILED)],
+    )
+    def test_of_a_process_that_died_is_answered_by_its_effect(
+        self, as_operator, now, verb, start
+    ):
+        job = make_job(start, now=now)
+        path = f"{TRANSITIONS}{job.job_id}/{verb}/"
+        tag = {"If-Match": as_operator.get(f"{TRANSITIONS}{job.job_id}/").headers["ETag"]}
+        lost = losing_the_answer(
+            lambda: post(as_operator, {"reason": "x"}, path=path, headers=tag)
+        )
+        if verb == "run-now":
+            # It has fired since, and can't be run any more.
+            fire(job, now=now)
+        entries = AuditEntry.objects.count()
+
+        again = post(as_operator, {"reason": "x"}, path=path, headers=tag)
+
+        assert again.status_code == lost.status_code
+        assert again.json()["jobId"] == lost.json()["jobId"]
+        assert AuditEntry.objects.count() == entries
+
+    def test_of_a_process_that_died_may_be_a_move(self, as_operator, add_job):
+        path = f"{TRANSITIONS}{add_job().job_id}/"
+
+        def move():
+            return as_operator.patch(
+                path,
+                {"projectStatus": "DRAFT"},
+                format="json",
+                headers={"Idempotency-Key": "k"},
+            )
+
+        lost = losing_the_answer(move)
+
+        again = move()
+
+        assert (again.status_code, again.json()) == (200, lost.json())
+        assert again.headers["Content-Location"] == lost.headers["Content-Location"]
+
+    def test_of_a_process_that_died_in_vain_is_handled_afresh(self, as_operator, now):
+        job = make_job(SCHEDULED, now=now)
+        path = f"{TRANSITIONS}{job.job_id}/run-now/"
+        # The same was done before, by another request.
+        first = post(as_operator, {"reason": "x"}, key="k-0", path=path)
+        with (
+            patch.object(TransitionRunNow, "service", side_effect=SystemExit),
+            pytest.raises(SystemExit),
+        ):
+            post(as_operator, {"reason": "x"}, path=path)
+        let_takers_die()
+
+        again = post(as_operator, {"reason": "x"}, path=path)
+
+        assert (first.status_code, again.status_code) == (202, 202)
+        ran = AuditEntry.objects.filter(action="transition.run_now", job_id=job.job_id)
+        assert ran.count() == 2
 
 
 @pytest.mark.django_db(transaction=True)
