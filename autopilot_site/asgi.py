@@ -3,14 +3,40 @@
 import os
 from importlib import import_module
 
-from django.core.asgi import get_asgi_application
+import django
+from asgiref.sync import sync_to_async
+from django.core.handlers.asgi import ASGIHandler
+from django.http import HttpRequest
+from django.http.response import HttpResponseBase
+from typing_extensions import override
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "autopilot_site.settings")
 from scheduling.tracing import trace_requests
 
+
+class OneThreadHandler(ASGIHandler):
+    """Django's handler, with middleware and view in one thread from start to end.
+
+    All of them are synchronous at heart. Django would run each as a coroutine, and go to
+    the thread and back for every step of it: twenty times for one request, and each time
+    the request waits until it is its thread's turn again.
+    """
+
+    @override
+    def load_middleware(self, is_async: bool = False) -> None:
+        """Build the chain of middleware for a thread."""
+        super().load_middleware(is_async=False)
+
+    @override
+    async def get_response_async(self, request: HttpRequest) -> HttpResponseBase:
+        """Return the answer, made in the request's own thread."""
+        return await sync_to_async(self.get_response, thread_sensitive=True)(request)
+
+
 # Before Django reads its list of middleware.
 trace_requests()
-django_application = get_asgi_application()
+django.setup(set_prefix=False)
+django_application = OneThreadHandler()
 
 # Only now are the apps ready to be imported from.
 from django.conf import settings  # noqa: E402
