@@ -7,6 +7,7 @@ results come in binary: an instant as text takes fifty times as long to read.
 """
 
 import functools
+import re
 import time
 import weakref
 from collections.abc import Mapping, Sequence
@@ -26,6 +27,7 @@ PREPARE_THRESHOLD = 5
 SIZE_SECONDS = 0.25
 _SIZE = "SELECT pg_relation_size('scheduling_scheduledtransition') / 8192"
 _UNKNOWN = -1
+_PLACE = re.compile(r"%\((?P<name>\w+)\)s|%%")
 
 
 @dataclass
@@ -51,8 +53,9 @@ def execute_prepared(statement: str, values: Mapping[str, Any]) -> Rows:
         django.db.Error: As Django raises it for any other statement.
     """
     with connection.wrap_database_errors:
-        cursor = psycopg.Cursor(_session())
-        cursor.execute(statement, values, prepare=True, binary=True)
+        cursor = psycopg.RawCursor(_session())
+        numbered = _numbered(statement)
+        cursor.execute(numbered.text, numbered.pick(values), prepare=True, binary=True)
         return _rows(cursor)
 
 
@@ -65,13 +68,15 @@ def execute_together(statements: Sequence[tuple[str, Mapping[str, Any]]]) -> lis
     with connection.wrap_database_errors:
         session = _session()
         plans = _plans.setdefault(session, _Plans())
-        cursors = [psycopg.Cursor(session) for _ in statements]
-        size = psycopg.Cursor(session) if _must_look(plans) else None
+        cursors = [psycopg.RawCursor(session) for _ in statements]
+        size = psycopg.RawCursor(session) if _must_look(plans) else None
         # The results are there once the pipeline has ended.
         with session.pipeline():
             for cursor, (statement, values) in zip(cursors, statements, strict=True):
-                text = _labelled(statement, plans.size)
-                cursor.execute(text, values, prepare=True, binary=True)
+                numbered = _numbered(_labelled(statement, plans.size))
+                cursor.execute(
+                    numbered.text, numbered.pick(values), prepare=True, binary=True
+                )
             if size:
                 size.execute(_SIZE, prepare=True, binary=True)
         if size:
@@ -97,6 +102,35 @@ def _must_look(plans: _Plans) -> bool:
 def _labelled(statement: str, size: int) -> str:
     """Return the statement as another text for each size, so with plans of its own."""
     return f"{statement}\n-- {size}"
+
+
+@dataclass(frozen=True)
+class _Numbered:
+    """A statement with PostgreSQL's own places, `$1`, `$2`, …, and whose they are."""
+
+    text: str
+    names: tuple[str, ...]
+
+    def pick(self, values: Mapping[str, Any]) -> list[Any]:
+        """Return the values in the order of their places."""
+        return [values[name] for name in self.names]
+
+
+@functools.lru_cache(maxsize=256)
+def _numbered(statement: str) -> _Numbered:
+    """Return a statement as the server reads it.
+
+    psycopg would do so at each call where a statement has more than 4,096 characters or
+    50 values, which takes longer than many a statement runs.
+    """
+    numbers: dict[str, int] = {}
+
+    def number(match: re.Match[str]) -> str:
+        name = match["name"]
+        return f"${numbers.setdefault(name, len(numbers) + 1)}" if name else "%"
+
+    text = _PLACE.sub(number, statement)
+    return _Numbered(text, tuple(numbers))
 
 
 def _rows(cursor: "psycopg.Cursor[Any]") -> Rows:
