@@ -29,7 +29,7 @@ from scheduling.services.shown import shown
 
 logger = logging.getLogger("autopilot.consumer")
 
-LARGEST_BATCH = 200
+LARGEST_BATCH = 500
 POLL_SECONDS = 0.1
 FIRST_WAIT_SECONDS = 0.1
 LONGEST_WAIT_SECONDS = 2.0
