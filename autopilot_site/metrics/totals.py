@@ -6,6 +6,7 @@ others with higher ids, are the trap: they must still be ahead of `upto` then. S
 is counted only up to where every transaction has ended that could write an earlier id.
 """
 
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,19 +14,8 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from django.db import connection, transaction
-from django.db.models import (
-    Case,
-    Count,
-    FloatField,
-    IntegerField,
-    Q,
-    QuerySet,
-    Sum,
-    Value,
-    When,
-)
+from django.db.models import Count, Q, QuerySet
 from django.db.models.fields.json import KeyTextTransform
-from django.db.models.functions import Cast
 
 from recovery.models import RecoveryRun
 from recovery.results import OPEN
@@ -78,9 +68,17 @@ class Counts:
 
     def add_value(self, name: str, value: float, bounds: Sequence[float]) -> None:
         """Add one value to a histogram."""
-        index = next((i for i, most in enumerate(bounds) if value <= most), len(bounds))
-        self.values[f"{name}|{index}"] += 1
+        self.values[f"{name}|{bisect_left(bounds, value)}"] += 1
         self.add_number(f"{name}|sum", value)
+
+    def add_ms(self, name: str, text: str | float | None, bounds: Sequence[float]) -> None:
+        """Add a value in milliseconds, as the audit has it, to a histogram in seconds.
+
+        None, and less than nothing, is left out.
+        """
+        ms = -1.0 if text is None else float(text)
+        if ms >= 0:
+            self.add_value(name, ms / 1000, bounds)
 
     def add_number(self, name: str, number: float) -> None:
         """Add to a number."""
@@ -108,46 +106,19 @@ def _count_audit(entries: QuerySet[AuditEntry]) -> Counts:
     clockwork is, and one that is run before its time is late by less than nothing.
     """
     counts = Counts()
-    entries = entries.order_by().filter(action__in=COUNTED)
-    for action, number in entries.values_list("action").annotate(Count("id")):
-        counts.values[action] += number
-    done = entries.filter(action=PUBLISHED)
-    _spread_audit(
-        counts,
-        done.exclude(changes__isForced=True),
-        name="lateness",
-        key="latenessMs",
-        bounds=LATENESS_BUCKETS,
-    )
-    _spread_audit(
-        counts, done, name="execution", key="executionMs", bounds=EXECUTION_BUCKETS
-    )
+    told = [
+        KeyTextTransform(name, "changes")
+        for name in ("latenessMs", "executionMs", "isForced")
+    ]
+    rows = entries.order_by().filter(action__in=COUNTED).values_list("action", *told)
+    for action, lateness, execution, is_forced in rows.iterator():
+        counts.values[action] += 1
+        if action != PUBLISHED:
+            continue
+        if is_forced != "true":
+            counts.add_ms("lateness", lateness, LATENESS_BUCKETS)
+        counts.add_ms("execution", execution, EXECUTION_BUCKETS)
     return counts
-
-
-def _spread_audit(
-    counts: Counts,
-    entries: QuerySet[AuditEntry],
-    *,
-    name: str,
-    key: str,
-    bounds: Sequence[float],
-) -> None:
-    """Spread a figure of the entries, in milliseconds, over bounds in seconds."""
-    ms = Cast(KeyTextTransform(key, "changes"), FloatField())
-    whens = [When(ms__lte=most * 1000, then=Value(i)) for i, most in enumerate(bounds)]
-    rows = (
-        entries.annotate(ms=ms)
-        .filter(ms__gte=0)
-        .annotate(
-            bucket=Case(*whens, default=Value(len(bounds)), output_field=IntegerField())
-        )
-        .values_list("bucket")
-        .annotate(Count("id"), Sum("ms"))
-    )
-    for bucket, number, total in rows:
-        counts.values[f"{name}|{bucket}"] += number
-        counts.add_number(f"{name}|sum", total / 1000)
 
 
 def _count_runs(runs: QuerySet[RecoveryRun]) -> Counts:

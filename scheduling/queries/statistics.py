@@ -4,15 +4,18 @@ The figures of the API's `stats/`, of the health pages and of the metrics come f
 Each is one query that an index serves, however large the tables are.
 """
 
+import functools
 import json
 import math
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from django.db import connection
-from django.db.models import F, QuerySet
+from django.db.models import F, FloatField, Func, QuerySet
+from typing_extensions import override
 
 from scheduling.domain.lifecycle import FINAL, TransitionStatus
 from scheduling.models import (
@@ -26,7 +29,7 @@ from scheduling.models.dead_letter import STATUSES
 # The newest completions, from which lateness and execution time are told.
 SAMPLE = 10_000
 # Rows of one status are counted one by one up to so many; beyond it PostgreSQL estimates.
-MOST_COUNTED = 10_000
+MOST_COUNTED = 2_000
 # A count that took a second is kept for so many.
 KEPT_TIMES_ITS_COST = 300.0
 # Among so many that became ready first is the one that has been due for longest; these
@@ -103,7 +106,12 @@ def count_jobs(*, now: datetime) -> JobFigures:
     overdue, oldest = _find_overdue(now=now)
     return JobFigures(
         by_status={
-            status: _count(_of_status(status), name=status) for status in TransitionStatus
+            status: (
+                count
+                if count <= MOST_COUNTED
+                else _count_many(_of_status(status), name=status, least=count)
+            )
+            for status, count in _count_some()
         },
         overdue=overdue,
         oldest_overdue_seconds=_seconds_since(oldest, now=now),
@@ -168,18 +176,48 @@ def _of_status(status: TransitionStatus) -> QuerySet[ScheduledTransition]:
 _IS_FINAL = "status IN ({})".format(", ".join(f"'{one}'" for one in sorted(FINAL)))
 
 
-def _count(rows: QuerySet[ScheduledTransition], *, name: str) -> int:
-    """Return how many rows there are, exactly up to `MOST_COUNTED`.
+def _count_some() -> list[tuple[TransitionStatus, int]]:
+    """Return how many jobs are in each status, up to one more than `MOST_COUNTED`."""
+    statement, values = _count_statement(connection.vendor, MOST_COUNTED + 1)
+    with connection.cursor() as cursor:
+        cursor.execute(statement, values)
+        return list(zip(TransitionStatus, cursor.fetchone(), strict=True))
 
-    Beyond it PostgreSQL's planner estimates from its own figures. SQLite has none: there
-    they are counted in an index, and not again while that would take much of the time.
+
+@functools.cache
+def _count_statement(vendor: str, most: int) -> tuple[str, list[Any]]:
+    """Return the statement that counts up to so many jobs of each status, with its values.
+
+    One for all statuses, and written once: the database counts sooner than Django writes.
     """
+    parts = [
+        _of_status(status).values("pk")[:most].query.sql_with_params()
+        for status in TransitionStatus
+    ]
+    columns = ", ".join(f"(SELECT count(*) FROM ({sql}) AS part)" for sql, _ in parts)  # noqa: S608 -- Django's own SQL
+    return f"SELECT {columns}", [value for _, values in parts for value in values]
+
+
+def _count(rows: QuerySet[ScheduledTransition], *, name: str) -> int:
+    """Return how many rows there are, exactly up to `MOST_COUNTED`."""
     counted = rows[: MOST_COUNTED + 1].count()
     if counted <= MOST_COUNTED:
         return counted
+    return _count_many(rows, name=name, least=counted)
+
+
+def _count_many(rows: QuerySet[ScheduledTransition], *, name: str, least: int) -> int:
+    """Return about how many rows there are, where they are more than `MOST_COUNTED`.
+
+    PostgreSQL's planner estimates from its own figures. SQLite has none: there they are
+    counted in an index, and not again while that would take much of the time.
+
+    Args:
+        least: So many there are.
+    """
     if connection.vendor == "postgresql":
         plan = json.loads(rows.values("pk").explain(format="json"))
-        return max(counted, int(plan[0]["Plan"]["Plan Rows"]))
+        return max(least, int(plan[0]["Plan"]["Plan Rows"]))
     known = _kept_counts.get(name)
     began_at = time.monotonic()
     if known is None or began_at >= known.until:
@@ -187,7 +225,7 @@ def _count(rows: QuerySet[ScheduledTransition], *, name: str) -> int:
         took = time.monotonic() - began_at
         known = _KeptCount(count=count, until=began_at + took * KEPT_TIMES_ITS_COST)
         _kept_counts[name] = known
-    return max(counted, known.count)
+    return max(least, known.count)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,7 +246,8 @@ def measure_firing(*, sample: int = SAMPLE) -> FiringFigures:
     )
     newest = list(
         completed.order_by("-finalized_at").values_list(
-            "lateness_ms", "forced_at", "started_at", "completed_at"
+            "lateness_ms",
+            *(_EpochSeconds(name) for name in ("forced_at", "started_at", "completed_at")),
         )[:sample]
     )
     lateness = sorted(
@@ -216,7 +255,7 @@ def measure_firing(*, sample: int = SAMPLE) -> FiringFigures:
     )
     # A completion that was proven later has no start of its own, or one after its end.
     durations = [
-        (completed_at - started_at).total_seconds() * 1000
+        (completed_at - started_at) * 1000
         for *_, started_at, completed_at in newest
         if started_at and completed_at and completed_at >= started_at
     ]
@@ -229,15 +268,34 @@ def measure_firing(*, sample: int = SAMPLE) -> FiringFigures:
     )
 
 
-def _last_claim(completed: Iterable[datetime | None]) -> datetime | None:
+class _EpochSeconds(Func):
+    """Seconds since 1970: a number is read in a fiftieth of an instant's time."""
+
+    template = "extract(epoch FROM %(expressions)s)::float8"
+    arity = 1
+    output_field = FloatField()
+
+    @override
+    def as_sqlite(self, compiler: Any, connection: Any, **context: Any) -> Any:
+        """Return it in SQLite's words: its own functions know no microseconds."""
+        seconds = "strftime('%%%%s', %(expressions)s)"
+        # Behind `YYYY-MM-DD HH:MM:SS`, where there is any.
+        part = "('0' || substr(%(expressions)s, 20))"
+        return self.as_sql(
+            compiler, connection, template=f"({seconds} + {part})", **context
+        )
+
+
+def _last_claim(completed: Iterable[float | None]) -> datetime | None:
     """Return the instant of the newest claim.
 
     Args:
-        completed: When completed jobs were claimed.
+        completed: When completed jobs were claimed, in epoch seconds.
     """
+    newest = max((at for at in completed if at is not None), default=None)
     held = _of_status(TransitionStatus.RUNNING)
     claims = [
-        *completed,
+        None if newest is None else datetime.fromtimestamp(newest, UTC),
         *held.values_list("started_at", flat=True)[:MOST_COUNTED],
         # A claim that was given back waits for later than its due instant.
         *(started_at for *_, started_at in _deferred()),
