@@ -1,7 +1,7 @@
 """The page of one job: how it stands, what one can do, what happened, what goes out."""
 
 import json
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.contrib import admin
@@ -12,7 +12,7 @@ from typing_extensions import override
 from scheduling.admin.override_words import WORDS, is_about
 from scheduling.admin.timeline import tell
 from scheduling.domain.errors import JobNotFoundError
-from scheduling.domain.lifecycle import LIVE
+from scheduling.domain.lifecycle import LIVE, TransitionStatus
 from scheduling.messages import transition_headers, write_phase_transition
 from scheduling.models import AuditEntry, Challenge, ScheduledTransition
 from scheduling.pages.base import AdminPage
@@ -25,6 +25,8 @@ from scheduling.topics import PHASE_TRANSITION
 
 # Of a job that was given back for days, the newest so many entries are shown.
 MOST_ENTRIES = 500
+# What is ready is taken within milliseconds; after so long something keeps it.
+PATIENCE = timedelta(seconds=3)
 # In this order one wants them: the gentle ones first.
 _BUTTONS = (
     Override.RESCHEDULE,
@@ -64,6 +66,7 @@ class TransitionPage(AdminPage):
             "job": self.job,
             "badges": badges_of(self.job, now=self.now),
             "is_live": self.job.current_status in LIVE,
+            "waits_since": self._waits_since(),
             "archived_at": self.archived_at,
             "buttons": self._buttons(),
             "steps": tell(self.job, shown, now=self.now),
@@ -73,6 +76,12 @@ class TransitionPage(AdminPage):
             "said": _DONE.get(self.request.GET.get("done", "")),
             **_event(self.job),
         }
+
+    def _waits_since(self) -> datetime | None:
+        """Return since when it could have been published and was not, where that is."""
+        job = self.job
+        is_ready = job.current_status is TransitionStatus.SCHEDULED and not job.claim_token
+        return job.ready_at if is_ready and job.ready_at < self.now - PATIENCE else None
 
     def _buttons(self) -> list[dict[str, Any]]:
         """Return the overrides that the role and the job's status allow."""

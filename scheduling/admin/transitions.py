@@ -34,7 +34,7 @@ from scheduling.admin.transition_list import (
 )
 from scheduling.admin.transition_page import TransitionPage
 from scheduling.domain.actors import Operation
-from scheduling.domain.lifecycle import LIVE
+from scheduling.domain.lifecycle import LIVE, TransitionStatus
 from scheduling.models import ScheduledTransition
 from scheduling.pages.acting import demand, may
 from scheduling.pages.links import job_url, jobs_url
@@ -210,11 +210,17 @@ class ScheduledTransitionAdmin(ReadOnlyAdmin):
 
     @override
     def get_actions(self, request: HttpRequest) -> dict[str, Any]:
-        """Return the overrides that the role allows."""
+        """Return the overrides that the role allows, and the status that is shown."""
+        status = request.GET.get(STATUS)
+        possible = set(
+            applicable(ScheduledTransition(status=status))
+            if status in set(TransitionStatus)
+            else Override
+        )
         return {
             name: action
             for name, action in super().get_actions(request).items()
-            if name in set(Override) and may(request, Override(name).operation)
+            if name in possible and may(request, Override(name).operation)
         }
 
     @override

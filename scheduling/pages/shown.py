@@ -63,19 +63,25 @@ def show_badge(word: str, *, kind: str | None = None) -> SafeString:
     """Return a badge: a word, and a colour for those who see it.
 
     Args:
-        kind: What the style sheet colours: a status, or `overdue`, `retrying`, `good`,
-            `warning`, `bad`, `quiet`; the word itself where nothing is given.
+        kind: What the style sheet colours: a status, or `overdue`, `retrying`, `run-now`,
+            `good`, `warning`, `bad`, `quiet`; the word itself where nothing is given.
     """
-    return format_html('<span class="ap-badge ap-badge-{}">{}</span>', kind or word, word)
+    style = kind or word.replace(" ", "-")
+    return format_html('<span class="ap-badge ap-badge-{}">{}</span>', style, word)
 
 
 def badges_of(job: ScheduledTransition, *, now: datetime) -> list[str]:
-    """Return the words of a job's badges: its status, then moved, overdue, retrying."""
+    """Return the words of a job's badges.
+
+    Its status, then moved, overdue, run now (a person asked for it), retrying.
+    """
     words = [job.status]
     if job.current_status is TransitionStatus.CANCELLED and job.replaced_by:
         words.append("moved")
     if job.current_status in LIVE and job.due_at < now:
         words.append("overdue")
+    if job.current_status is TransitionStatus.SCHEDULED and job.forced_at:
+        words.append("run now")
     if job.current_status is TransitionStatus.SCHEDULED and job.attempts:
         words.append("retrying")
     return words

@@ -4,10 +4,12 @@ import re
 from datetime import timedelta
 
 import pytest
+from django.contrib import admin
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from scheduling.admin import transition_list
+from scheduling.models import ScheduledTransition
 
 JOBS = "/admin/scheduling/scheduledtransition/"
 
@@ -46,6 +48,34 @@ class TestStatus:
         make_job("cancelled")
         html = client.get(JOBS).content.decode()
         assert html.count("ap-badge-moved") == 1
+
+    def test_tells_that_somebody_wants_it_now(self, as_role, jobs):
+        html = as_role("viewer").get(JOBS).content.decode()
+
+        assert html.count('<span class="ap-badge ap-badge-run-now">run now</span>') == 1
+
+
+class TestActions:
+    @pytest.mark.parametrize(
+        ("status", "offered"),
+        [
+            ("", {"schedule", "reschedule", "cancel", "run_now", "retry"}),
+            ("scheduled", {"reschedule", "cancel", "run_now"}),
+            ("running", set()),
+            ("completed", {"schedule"}),
+            ("failed", {"schedule", "cancel", "retry"}),
+            ("no-status", {"schedule", "reschedule", "cancel", "run_now", "retry"}),
+        ],
+    )
+    def test_are_those_that_the_shown_status_allows(self, as_role, jobs, status, offered):
+        request = (
+            as_role("operator")
+            .get(JOBS, {"status__exact": status} if status else {})
+            .wsgi_request
+        )
+        model_admin = admin.site.get_model_admin(ScheduledTransition)
+
+        assert set(model_admin.get_actions(request)) == offered
 
 
 @pytest.mark.parametrize("sorted_here", [0, 500])
@@ -250,3 +280,20 @@ class TestPage:
 
         assert client.get(f"{JOBS}job/job-1-2-3/").status_code == 404
         assert client.get(f"{JOBS}job/%00/").status_code == 404
+
+
+class TestPageOfAJobThatWaits:
+    def test_tells_since_when_and_where_to_look(self, as_role, make_job, now, hour):
+        job = make_job(due_at=now + hour, ready_at=now - hour / 60, forced_at=now)
+
+        html = as_role("viewer").get(f"{JOBS}job/{job.job_id}/").content.decode()
+
+        assert "Ready to be published since" in html
+        assert "1 min ago" in html
+
+    def test_says_nothing_of_one_that_is_not_ready(self, as_role, make_job, now, hour):
+        job = make_job(due_at=now + hour)
+
+        html = as_role("viewer").get(f"{JOBS}job/{job.job_id}/").content.decode()
+
+        assert "Ready to be published since" not in html
