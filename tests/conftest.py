@@ -72,7 +72,7 @@ def _slow_ones_first(items, *, workers):
 
     pytest-xdist gives each worker as many tests, next to each other. Left to chance, the
     modules that start processes are all that goes on at the end, one after the other. A
-    module stays together, for what its tests share.
+    slow module stays together, for what its tests share; of the others as many as fit.
     """
     modules = {}
     for item in items:
@@ -91,8 +91,12 @@ def _slow_ones_first(items, *, workers):
     shares = [[] for _ in range(workers)]
     for number, tests in enumerate(slow):
         shares[number % workers] += tests
-    for tests in fast:
-        min(shares, key=len).extend(tests)
+    left = [item for tests in fast for item in tests]
+    for number, share in enumerate(shares):
+        waiting = len(left) + sum(len(one) for one in shares[number:])
+        size = max(0, waiting // (workers - number) - len(share))
+        share.extend(left[:size])
+        del left[:size]
     return [item for share in shares for item in share]
 
 

@@ -85,6 +85,18 @@ class Found:
     envelope: dict
 
 
+def _envelope(value):
+    """Return what a record of the product says; None of what other tests put there.
+
+    On a real cluster all share the topics.
+    """
+    try:
+        said = json.loads(value)
+    except ValueError:
+        return None
+    return said if isinstance(said, dict) and "payload" in said else None
+
+
 class Watcher:
     """Reads what comes onto topics from its making on, or all of topics of its own."""
 
@@ -114,7 +126,9 @@ class Watcher:
         while messages := self._reader.consume(100, 0.02):
             for message in messages:
                 assert message.error() is None, message.error()
-                envelope = json.loads(message.value())
+                envelope = _envelope(message.value())
+                if envelope is None:
+                    continue
                 self.found.append(
                     Found(
                         topic=message.topic(),
