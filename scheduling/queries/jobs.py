@@ -59,13 +59,18 @@ def _parse_search(value: object) -> str:
 
 
 def _search(text: str) -> Q:
-    """Return the condition of a search: a part of an id or of the phase's name."""
+    """Return the condition of a search: a part of an id or of the phase's name.
+
+    No index serves a part of a text: each row is looked at, so as little of it as does. A
+    job id holds the ids of project and phase (contract, section 1), and what has no case
+    need not be folded, which takes longer than to search.
+    """
+    has_case = text.upper() != text.lower()
+    lookup = "icontains" if has_case else "contains"
     return (
-        Q(job_id__icontains=text)
-        | Q(project_id__icontains=text)
-        | Q(phase_id__icontains=text)
-        | Q(challenge_id__icontains=text)
-        | Q(phase_type_name__icontains=text)
+        Q(**{f"job_id__{lookup}": text})
+        | Q(**{f"challenge_id__{lookup}": text})
+        | Q(**{f"phase_type_name__{lookup}": text})
     )
 
 
