@@ -12,6 +12,7 @@ decides.
 """
 
 import logging
+import os
 import threading
 import time
 import uuid
@@ -28,6 +29,7 @@ from django.db.models import F, Q
 from typing_extensions import override
 
 from scheduling.adapters.clock import database_now
+from scheduling.adapters.owner import Owner
 from scheduling.conf import BREAKER_SETTINGS, BreakerSettings, breaker_settings
 from scheduling.domain.actors import CONSUMER, RECOVERY, SCHEDULER, Actor
 from scheduling.domain.errors import ServiceUnavailableError
@@ -41,7 +43,8 @@ logger = logging.getLogger("autopilot.breakers")
 # How old the copy may be; one that is not closed is about to change.
 CLOSED_TTL_SECONDS: Final = 5.0
 TROUBLE_TTL_SECONDS: Final = 0.25
-# A probe whose holder died is free so soon; the living prolong it.
+# A probe whose holder fell silent is free so soon, and one whose holder is dead on this
+# host at once; the living prolong it.
 PROBE_LEASE: Final = timedelta(seconds=10)
 LONGEST_ERROR: Final = 500
 
@@ -98,6 +101,8 @@ class TableStorage(pybreaker.CircuitBreakerStorage):
         self._rejections = 0
         self._has_succeeded = False
         self._is_away = False
+        # Probes that this process gave up while the table was away: nobody uses them.
+        self._given_up: set[uuid.UUID] = set()
         self._lock = threading.Lock()
         self.last_error = ""
 
@@ -203,18 +208,37 @@ class TableStorage(pybreaker.CircuitBreakerStorage):
         def take() -> None:
             now = database_now()
             rows = self._rows().exclude(state=CLOSED)
-            free = Q(probe_until=None) | Q(probe_until__lte=now) | Q(probe_token=token)
-            taken.append(
-                rows.filter(free).update(probe_token=token, probe_until=now + lease)
-            )
+            mine = Q(probe_token__in=[token, *self._given_up])
+            free = Q(probe_until=None) | Q(probe_until__lte=now) | mine
+            holder = {
+                "probe_token": token,
+                "probe_until": now + lease,
+                "probe_owner": str(Owner.of_process(os.getpid())),
+            }
+            count = rows.filter(free).update(**holder)
+            if not count and (dead := self._dead_holder()):
+                count = rows.filter(probe_token=dead).update(**holder)
+            taken.append(count)
 
         self._try(take)
         return bool(taken and taken[0])
 
     def give_probe(self, token: uuid.UUID) -> None:
         """Let the next one try."""
-        mine = self._rows(probe_token=token)
-        self._try(lambda: mine.update(probe_token=None, probe_until=None))
+        self._given_up.add(token)
+
+        def give() -> None:
+            given_up = tuple(self._given_up)
+            self._rows(probe_token__in=given_up).update(probe_token=None, probe_until=None)
+            self._given_up.difference_update(given_up)
+
+        self._try(give)
+
+    def _dead_holder(self) -> uuid.UUID | None:
+        """Return the token of the probe whose holder has died on this host."""
+        row: Row | None = self._rows().exclude(probe_owner="").first()
+        is_dead = row is not None and Owner.parse(row.probe_owner).is_dead_here()
+        return row.probe_token if row is not None and is_dead else None
 
     # --- The row ----------------------------------------------------------------------
     def _rows(self, **conditions: Any) -> Any:

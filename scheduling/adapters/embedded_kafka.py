@@ -242,6 +242,15 @@ class EmbeddedKafka:
         """Answer everything about `topic` with this error; 0 ends it."""
         self._lib.rd_kafka_mock_topic_set_error(self._alive, topic.encode(), code)
 
+    def set_leader(self, topic: str, partition: int = 0, *, is_there: bool) -> None:
+        """Let a partition have a leader or none, as after a restart of the cluster."""
+        broker = _BROKER_ID if is_there else -1
+        self._check(
+            self._lib.rd_kafka_mock_partition_set_leader(
+                self._alive, topic.encode(), partition, broker
+            )
+        )
+
     def delete_records(self, topic: str, partition: int, *, before_offset: int) -> None:
         """Forget the records of a partition that stand before an offset."""
         self._check(

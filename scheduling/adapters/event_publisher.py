@@ -14,6 +14,7 @@ from django.utils.module_loading import import_string
 
 from scheduling.adapters.broker_probe import BrokerProbe
 from scheduling.conf import message_settings
+from scheduling.topics import PHASE_TRANSITION
 
 logger = logging.getLogger("autopilot.publisher")
 
@@ -130,10 +131,18 @@ class EventPublisher:
         self._get_producer().poll(0)
 
     def is_in_reach(self, *, timeout_seconds: float) -> bool:
-        """Ask the cluster for its metadata and tell whether it answered."""
+        """Ask the cluster for its metadata; tell whether it answered and can take records.
+
+        A cluster that has just come back answers before any partition has its leader, and
+        takes nothing until then.
+        """
         try:
-            self._get_producer().list_topics(timeout=timeout_seconds)
+            metadata = self._get_producer().list_topics(timeout=timeout_seconds)
         except KafkaException:
+            return False
+        topic = metadata.topics.get(PHASE_TRANSITION)
+        partitions = topic.partitions.values() if topic else ()
+        if partitions and all(one.leader < 0 for one in partitions):
             return False
         self._note_reached()
         return True

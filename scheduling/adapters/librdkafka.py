@@ -36,6 +36,7 @@ _SIGNATURES: Final[dict[str, tuple[Any, list[Any]]]] = {
     "rd_kafka_mock_broker_set_host_port": (None, [handle, c_int32, c_char_p, c_int]),
     "rd_kafka_mock_broker_set_rtt": (c_int, [handle, c_int32, c_int]),
     "rd_kafka_mock_topic_create": (c_int, [handle, c_char_p, c_int, c_int]),
+    "rd_kafka_mock_partition_set_leader": (c_int, [handle, c_char_p, c_int32, c_int32]),
     "rd_kafka_mock_topic_set_error": (None, [handle, c_char_p, c_int]),
     "rd_kafka_mock_partition_delete_records": (
         c_int,

@@ -370,9 +370,11 @@ class ConsumerLoop:
                 # Not a cooperative one: a named member that dies between its two rounds
                 # comes back to half an assignment, which nobody completes any more.
                 "partition.assignment.strategy": "roundrobin",
-                # So soon its partitions go to others after a member was killed.
-                "session.timeout.ms": 10_000,
-                "heartbeat.interval.ms": 2_000,
+                # So soon its partitions go to others after a member was killed, and so
+                # long a group that forms anew waits for one that died meanwhile. Brokers
+                # allow no less unless told otherwise.
+                "session.timeout.ms": 6_000,
+                "heartbeat.interval.ms": 1_500,
                 # One that is killed and started again takes its own place. Otherwise each
                 # start makes the group wait until the dead member's session is over, and
                 # where they die more often than that, nobody has some partitions at all.

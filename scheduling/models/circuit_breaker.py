@@ -15,7 +15,8 @@ class CircuitBreaker(models.Model):
     reopenings: how often it opened again since it was closed.
     total_calls, rejected_count, last_success_at: each process adds its own every few
         seconds.
-    probe_token, probe_until: who may try while it is not closed, and for how long.
+    probe_token, probe_until, probe_owner: who may try while it is not closed, for how
+        long, and which process that is.
     """
 
     name = models.CharField(max_length=40, unique=True)
@@ -34,6 +35,7 @@ class CircuitBreaker(models.Model):
     last_error = models.CharField(max_length=500, blank=True, default="")
     probe_token = models.UUIDField(null=True)
     probe_until = models.DateTimeField(null=True)
+    probe_owner = models.CharField(max_length=400, blank=True, default="", db_default="")
 
     class Meta:
         ordering = ["name"]

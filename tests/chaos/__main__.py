@@ -165,6 +165,7 @@ def _run(options, directory, postgres, kafka):
         drained = time.monotonic() - quiet_since
         asked = [*verdict.wrong["lost"], *verdict.wrong["early"], *verdict.latest]
         told = _histories(postgres.url, asked)
+        changes = _changes_of_breakers(postgres.url)
         check = _verify(environment, until=time.monotonic() + VERIFY_SECONDS)
         watcher.stop()
         not_in_order = fleet.stop()
@@ -180,6 +181,8 @@ def _run(options, directory, postgres, kafka):
         "repeated": verdict.repeated,
         "latest": verdict.latest,
         "histories": told,
+        "outages": faults.outages,
+        "breakers": changes,
         "wrong": verdict.wrong
         | {
             "verify": check,
@@ -272,6 +275,17 @@ def _histories(url, job_ids):
             ]
             for job_id in job_ids
         }
+
+
+def _changes_of_breakers(url):
+    """Return when circuit breakers opened and closed, and why."""
+    with psycopg.connect(url) as session:
+        rows = session.execute(
+            "SELECT extract(epoch FROM at)::float8, action, changes"
+            " FROM scheduling_auditentry WHERE action LIKE 'breaker.%%' ORDER BY id",
+            {},
+        )
+        return [list(row) for row in rows]
 
 
 def _free_port():

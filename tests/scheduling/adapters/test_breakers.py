@@ -10,8 +10,14 @@ from django.db import OperationalError, connection
 from django.db.models import F
 
 from scheduling.adapters import breakers
-from scheduling.adapters.breakers import BreakerOpenError, SharedBreaker, shared_breaker
+from scheduling.adapters.breakers import (
+    BreakerOpenError,
+    SharedBreaker,
+    TableStorage,
+    shared_breaker,
+)
 from scheduling.adapters.clock import database_now
+from scheduling.adapters.owner import Owner, host_identity
 from scheduling.models import AuditEntry, CircuitBreaker
 from tests.support.threads import run_together
 
@@ -51,6 +57,10 @@ def succeed(breaker, *, times=1):
     for _ in range(times):
         with breaker.guarding():
             pass
+
+
+def _raise_that_it_is_away(*_, **__):
+    raise OperationalError("the connection is lost")
 
 
 def row():
@@ -220,6 +230,40 @@ class TestHalfOpen:
         CircuitBreaker.objects.update(probe_until=F("probe_until") - timedelta(seconds=10))
 
         succeed(process())
+
+    def test_does_not_wait_at_all_for_one_that_is_proven_dead(self, breaker, process):
+        fail(breaker, times=5)
+        wait_out()
+        assert breaker.admits(uuid.uuid4())
+        dead = Owner(host=host_identity(), process="1@1", session="")
+        CircuitBreaker.objects.update(probe_owner=str(dead))
+
+        succeed(process())
+
+    @pytest.mark.parametrize("owner", ["", "another-host|1@1|"])
+    def test_waits_for_one_that_may_live(self, breaker, process, owner):
+        fail(breaker, times=5)
+        wait_out()
+        assert breaker.admits(uuid.uuid4())
+        if owner:
+            CircuitBreaker.objects.update(probe_owner=owner)
+
+        assert not process().admits(uuid.uuid4())
+
+    def test_is_free_for_its_own_process_though_its_end_could_not_be_written(
+        self, breaker, process, monkeypatch
+    ):
+        fail(breaker, times=5)
+        wait_out()
+        token = uuid.uuid4()
+        assert breaker.admits(token)
+        with monkeypatch.context() as away:
+            away.setattr(TableStorage, "_rows", _raise_that_it_is_away)
+            breaker.let_go(token)
+        assert row().probe_token == token
+
+        assert not process().admits(uuid.uuid4())
+        assert breaker.admits(uuid.uuid4())
 
     def test_comes_at_once_where_recovery_is_noticed(self, breaker, process):
         fail(breaker, times=5)

@@ -119,6 +119,28 @@ class TestDeadline:
         assert self.send(silent, seconds=1.0).verdict is Verdict.TIMED_OUT
 
 
+class TestReach:
+    @pytest.fixture
+    def publisher(self, embedded_kafka):
+        publisher = EventPublisher(django_settings.KAFKA_CLIENT, message_timeout_ms=10_000)
+        yield publisher
+        publisher.close()
+
+    def test_needs_a_broker_that_leads_a_partition(self, publisher, embedded_kafka):
+        assert publisher.is_in_reach(timeout_seconds=5.0)
+
+        embedded_kafka.set_leader(PHASE_TRANSITION, is_there=False)
+        assert not publisher.is_in_reach(timeout_seconds=5.0)
+
+        embedded_kafka.set_leader(PHASE_TRANSITION, is_there=True)
+        assert publisher.is_in_reach(timeout_seconds=5.0)
+
+    def test_needs_an_answer(self, publisher, embedded_kafka):
+        embedded_kafka.down()
+
+        assert not publisher.is_in_reach(timeout_seconds=0.5)
+
+
 class TestPublisherClass:
     def test_is_ours_unless_told_otherwise(self):
         assert publisher_class() is EventPublisher
