@@ -126,7 +126,7 @@ class SiteSettings(BaseSettings):
         "",
         pattern=GROUP_INSTANCE_FORM,
         description="Name of this consumer in its group, no other's at the same time: "
-        "started again within 10 s it has its partitions back at once. Empty: a new "
+        "started again within 6 s it has its partitions back at once. Empty: a new "
         "member each time, whose partitions the others have to wait for.",
         json_schema_extra={"allowed": GROUP_INSTANCE_ALLOWED},
     )
