@@ -180,6 +180,7 @@ def _run(options, directory, postgres, kafka):
         | {"seconds to judge after the faults": round(drained, 1)},
         "repeated": verdict.repeated,
         "latest": verdict.latest,
+        "late": verdict.late,
         "histories": told,
         "outages": faults.outages,
         "breakers": changes,

@@ -16,6 +16,8 @@ TOLERANCE_SECONDS = 0.001
 # What was due just before an outage was still on its way.
 MARGIN_SECONDS = 0.1
 MOST_LATEST = 10
+# The 99th percentile of the lateness in peace shall be no more.
+WANTED_SECONDS = 5.0
 
 
 class Watcher(threading.Thread):
@@ -94,12 +96,15 @@ class Verdict:
     """What was found wrong, by kind, the figures, and the jobs with two records.
 
     latest: job ids of those that came latest, with their lateness in ms.
+    late: of each that came later than is wanted, job id, due instant in epoch seconds,
+        lateness in ms, and whether it came due while Kafka or PostgreSQL was away.
     """
 
     wrong: dict = field(default_factory=dict)
     figures: dict = field(default_factory=dict)
     repeated: list = field(default_factory=list)
     latest: dict = field(default_factory=dict)
+    late: list = field(default_factory=list)
 
     @property
     def is_incomplete(self):
@@ -165,11 +170,18 @@ def judge(bootstrap, ledger, seen_at, outages):
     }
     seen = {one: due for one, due in dues.items() if one in seen_at}
     late = sorted((seen_at[one] - due) * 1000 for one, due in seen.items())
+
+    def is_in_outage(due):
+        return any(began - MARGIN_SECONDS <= due <= ended for began, ended in outages)
+
     late_in_peace = sorted(
-        (seen_at[one] - due) * 1000
-        for one, due in seen.items()
-        if not any(began - MARGIN_SECONDS <= due <= ended for began, ended in outages)
+        (seen_at[one] - due) * 1000 for one, due in seen.items() if not is_in_outage(due)
     )
+    verdict.late = [
+        (job_of[one], due, round((seen_at[one] - due) * 1000, 1), is_in_outage(due))
+        for one, due in seen.items()
+        if seen_at[one] - due > WANTED_SECONDS
+    ]
     latest = sorted(seen, key=lambda one: seen[one] - seen_at[one])[:MOST_LATEST]
     verdict.latest = {
         job_of[one]: round((seen_at[one] - seen[one]) * 1000, 1) for one in latest
