@@ -12,6 +12,7 @@ import json
 import os
 import random
 import secrets
+import signal
 import socket
 import subprocess
 import sys
@@ -57,6 +58,8 @@ RECOVERY_OFTEN = {"RECOVERY_SYNC_INTERVAL": "3000"}
 def main():
     """Run it, and return the exit code."""
     options = _options()
+    # What it started is stopped whichever way it is asked to end.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     console = Console()
     console.print(
         f"chaos for {options.seconds} s, seed {options.seed}; again by: "
@@ -75,7 +78,7 @@ def main():
             directory / "kafka", [f"{name}:{DEFAULT_PARTITIONS}" for name in ALL_TOPICS]
         )
         end.callback(kafka.kill)
-        report = _run(options, directory, postgres, kafka)
+        report = _run(options, directory, postgres, kafka, end)
     _show(console, report)
     if options.raw:
         options.raw.write_text(json.dumps(report, indent=2), encoding="utf-8")
@@ -94,8 +97,12 @@ def _options():
     return parser.parse_args()
 
 
-def _run(options, directory, postgres, kafka):
-    """Let clients and faults have their time, and return the report."""
+def _run(options, directory, postgres, kafka, end):
+    """Let clients and faults have their time, and return the report.
+
+    Args:
+        end: Calls back when all is over, whatever happened.
+    """
     password = secrets.token_urlsafe(16)
     port = _free_port()
     environment = os.environ | {
@@ -124,6 +131,7 @@ def _run(options, directory, postgres, kafka):
         fleet = Fleet(
             _commands(port, postgres.url, tunnel.port), environment=environment, log=log
         )
+        end.callback(fleet.kill)
         watcher = Watcher(kafka.address)
         watcher.start()
         _wait_until_well(port, seconds=READY_SECONDS)

@@ -88,3 +88,13 @@ class Fleet:
             if code != 0:
                 bad.append(f"{name} ended with {code}")
         return bad
+
+    def kill(self):
+        """End at once what is still there."""
+        self._stopping = True
+        self._keeper.join(5)
+        for process in self._processes.values():
+            if process.poll() is None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
