@@ -1,5 +1,6 @@
 """The newest reading of health, at hand: a page must not wait for a broker's silence."""
 
+import logging
 import threading
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -7,6 +8,8 @@ from typing import Final
 
 from autopilot_site.health.judgement import Health
 from autopilot_site.health.reading import shared_health
+
+logger = logging.getLogger("autopilot.health")
 
 # A reading so old is read anew, behind the page's back.
 FRESH: Final = timedelta(seconds=4)
@@ -62,6 +65,9 @@ class LatestHealth:
         """Read, and be ready for the next one whatever happens."""
         try:
             self._read_now(now)
+        except Exception:
+            # Nobody waits for it: who asks when this one is too old reads for themselves.
+            logger.exception("the home page's health could not be read")
         finally:
             self._is_reading = False
 

@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from datetime import timedelta
+from unittest.mock import Mock
 
 import pytest
 from django.contrib.auth import get_user_model
@@ -12,6 +13,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
 from autopilot_site.health import Check, CheckStatus, Health, HealthStatus
+from autopilot_site.home import latest_health
 from autopilot_site.home import page as home
 from autopilot_site.home.day import (
     SLICE,
@@ -32,6 +34,7 @@ from scheduling.models import (
     VerificationResult,
 )
 from scheduling.services.schedule import schedule_transition
+from tests.support.consumer import wait_until
 
 REFRESH = "/admin/home/"
 
@@ -355,3 +358,19 @@ class TestLatestHealth:
 
         assert reader.asked == 2
         assert found.timestamp == now + timedelta(minutes=1)
+
+    def test_goes_on_though_one_behind_the_page_failed(self, now, caplog, monkeypatch):
+        monkeypatch.setattr(latest_health, "AFTER", timedelta(0))
+        reader = self.Reader()
+        latest = LatestHealth(reader.read)
+        latest.read(now=now)
+
+        with monkeypatch.context() as broken:
+            broken.setattr(latest, "_ask", Mock(side_effect=RuntimeError("no memory")))
+            latest.read(now=now + timedelta(seconds=5))
+            wait_until(lambda: not latest._is_reading, what="the end of the failed one")
+        latest.read(now=now + timedelta(seconds=6))
+        wait_until(lambda: not latest._is_reading, what="the end of the next one")
+
+        assert "the home page's health could not be read" in caplog.text
+        assert reader.asked == 2

@@ -101,9 +101,9 @@ class TestListJobs:
             project_id="9771",
             phase_id=LOWER,
             phase_type_name="Sign-up a%b_c",
-            job_id="job-9771",
+            job_id=f"job-1-9771-{LOWER}",
         )
-        other = {"job_id": "other", "project_id": "1", "phase_id": "2"}
+        other = {"job_id": "other-1-2", "project_id": "1", "phase_id": "2"}
         make_job(now=now, phase_type_name="aXbYc", **other)
 
         assert ids(search=text) == ids_of(job)
