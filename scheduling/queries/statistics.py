@@ -255,7 +255,8 @@ def measure_firing(*, sample: int = SAMPLE) -> FiringFigures:
     )
     # A completion that was proven later has no start of its own, or one after its end.
     durations = [
-        (completed_at - started_at) * 1000
+        # Seconds since 1970 have no more digits than microseconds fill.
+        round((completed_at - started_at) * 1000, 3)
         for *_, started_at, completed_at in newest
         if started_at and completed_at and completed_at >= started_at
     ]
