@@ -1,6 +1,6 @@
 """Records that could not be handled, and what to do about them (contract, section 4)."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 from uuid import UUID
 
@@ -27,6 +27,7 @@ from scheduling.api.read_schema import answers, page_example
 from scheduling.api.serializers import ReasonSerializer
 from scheduling.domain.actors import Operation
 from scheduling.domain.errors import DeadLetterNotFoundError
+from scheduling.models import DeadLetter
 from scheduling.queries.dead_letters import (
     DEAD_LETTER_FILTERS,
     list_dead_letters,
@@ -115,13 +116,14 @@ class DeadLetterReplay(ApiView):
     def post(self, request: Request, id: str) -> Response:  # noqa: A002 -- wire name
         """Handle a record again."""
         check_fields(request.data, known=frozenset())
-        letter_id = read_dead_letter_id(id)
-        letter = (
-            get_dead_letter(letter_id)
-            if self.was_done("dead_letter.replayed", changes__deadLetterId=str(letter_id))
-            else replay_dead_letter(letter_id, actor=actor_of(request), now=timezone.now())
+        return _deal_with(
+            self,
+            id,
+            "dead_letter.replayed",
+            lambda letter_id: replay_dead_letter(
+                letter_id, actor=actor_of(request), now=timezone.now()
+            ),
         )
-        return Response(show_whole_dead_letter(letter), status=status.HTTP_202_ACCEPTED)
 
 
 class DeadLetterDiscard(ApiView):
@@ -151,18 +153,33 @@ class DeadLetterDiscard(ApiView):
         """Give a record up."""
         data: dict[str, Any] = request.data
         check_fields(data, known=frozenset({"reason"}))
-        letter_id = read_dead_letter_id(id)
-        letter = (
-            get_dead_letter(letter_id)
-            if self.was_done("dead_letter.discarded", changes__deadLetterId=str(letter_id))
-            else discard_dead_letter(
+        return _deal_with(
+            self,
+            id,
+            "dead_letter.discarded",
+            lambda letter_id: discard_dead_letter(
                 letter_id,
                 actor=actor_of(request),
                 reason=data.get("reason"),
                 now=timezone.now(),
-            )
+            ),
         )
-        return Response(show_whole_dead_letter(letter), status=status.HTTP_202_ACCEPTED)
+
+
+def _deal_with(
+    view: ApiView, text: str, action: str, deal: Callable[[UUID], DeadLetter]
+) -> Response:
+    """Deal with a dead letter, unless an earlier try of the request has; answer with it.
+
+    Args:
+        text: The id that the path names.
+        action: What the audit calls it.
+        deal: Calls the service.
+    """
+    letter_id = read_dead_letter_id(text)
+    is_done = view.was_done(action, changes__deadLetterId=str(letter_id))
+    letter = get_dead_letter(letter_id) if is_done else deal(letter_id)
+    return Response(show_whole_dead_letter(letter), status=status.HTTP_202_ACCEPTED)
 
 
 def read_dead_letter_id(text: str) -> UUID:

@@ -106,12 +106,8 @@ def count_jobs(*, now: datetime) -> JobFigures:
     overdue, oldest = _find_overdue(now=now)
     return JobFigures(
         by_status={
-            status: (
-                count
-                if count <= MOST_COUNTED
-                else _count_many(_of_status(status), name=status, least=count)
-            )
-            for status, count in _count_some()
+            status: _estimate(_of_status(status), name=status, counted=counted)
+            for status, counted in _count_some()
         },
         overdue=overdue,
         oldest_overdue_seconds=_seconds_since(oldest, now=now),
@@ -200,24 +196,24 @@ def _count_statement(vendor: str, most: int) -> tuple[str, list[Any]]:
 
 def _count(rows: QuerySet[ScheduledTransition], *, name: str) -> int:
     """Return how many rows there are, exactly up to `MOST_COUNTED`."""
-    counted = rows[: MOST_COUNTED + 1].count()
-    if counted <= MOST_COUNTED:
-        return counted
-    return _count_many(rows, name=name, least=counted)
+    return _estimate(rows, name=name, counted=rows[: MOST_COUNTED + 1].count())
 
 
-def _count_many(rows: QuerySet[ScheduledTransition], *, name: str, least: int) -> int:
-    """Return about how many rows there are, where they are more than `MOST_COUNTED`.
+def _estimate(rows: QuerySet[ScheduledTransition], *, name: str, counted: int) -> int:
+    """Return how many rows there are, where so many were counted.
 
-    PostgreSQL's planner estimates from its own figures. SQLite has none: there they are
-    counted in an index, and not again while that would take much of the time.
+    Beyond `MOST_COUNTED` PostgreSQL's planner estimates from its own figures. SQLite has
+    none: there they are counted in an index, and not again while that would take much of
+    the time.
 
     Args:
-        least: So many there are.
+        counted: Up to one more than `MOST_COUNTED`.
     """
+    if counted <= MOST_COUNTED:
+        return counted
     if connection.vendor == "postgresql":
         plan = json.loads(rows.values("pk").explain(format="json"))
-        return max(least, int(plan[0]["Plan"]["Plan Rows"]))
+        return max(counted, int(plan[0]["Plan"]["Plan Rows"]))
     known = _kept_counts.get(name)
     began_at = time.monotonic()
     if known is None or began_at >= known.until:
@@ -225,7 +221,7 @@ def _count_many(rows: QuerySet[ScheduledTransition], *, name: str, least: int) -
         took = time.monotonic() - began_at
         known = _KeptCount(count=count, until=began_at + took * KEPT_TIMES_ITS_COST)
         _kept_counts[name] = known
-    return max(least, known.count)
+    return max(counted, known.count)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ import uuid
 from datetime import timedelta
 from itertools import count, pairwise
 
-from scheduling.adapters.owner import Owner
+from scheduling.adapters.owner import Owner, host_identity
 from scheduling.domain.actors import SCHEDULER, Role, user_actor
 from scheduling.domain.lifecycle import LIVE, TransitionStatus
 from scheduling.models import AuditEntry, ScheduledTransition
@@ -106,6 +106,11 @@ def _write_audit(job, history, *, now):
         step.new_status = status.value
         step.save()
         old = status
+
+
+def a_dead_owner():
+    """Return a process of this host that is no more, as rows name it."""
+    return str(Owner(host=host_identity(), process="1@1", session=""))
 
 
 def columns(job):

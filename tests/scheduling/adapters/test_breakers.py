@@ -17,8 +17,8 @@ from scheduling.adapters.breakers import (
     shared_breaker,
 )
 from scheduling.adapters.clock import database_now
-from scheduling.adapters.owner import Owner, host_identity
 from scheduling.models import AuditEntry, CircuitBreaker
+from tests.support.histories import a_dead_owner
 from tests.support.threads import run_together
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -235,8 +235,7 @@ class TestHalfOpen:
         fail(breaker, times=5)
         wait_out()
         assert breaker.admits(uuid.uuid4())
-        dead = Owner(host=host_identity(), process="1@1", session="")
-        CircuitBreaker.objects.update(probe_owner=str(dead))
+        CircuitBreaker.objects.update(probe_owner=a_dead_owner())
 
         succeed(process())
 

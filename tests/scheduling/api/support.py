@@ -5,8 +5,8 @@ from unittest.mock import patch
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from scheduling.adapters.owner import Owner
 from scheduling.models import IdempotencyKey
+from tests.support.histories import a_dead_owner
 
 PASSWORD = "a-secret-for-tests"  # noqa: S105 -- opens nothing
 TRANSITIONS = "/api/v1/transitions/"
@@ -52,9 +52,7 @@ def views_below(path, resolver):
 
 def let_takers_die():
     """Let all that is being handled belong to a process that is gone."""
-    me = Owner.current()
-    dead = Owner(host=me.host, process="1@1", session="")
-    IdempotencyKey.objects.update(owner=str(dead))
+    IdempotencyKey.objects.update(owner=a_dead_owner())
 
 
 def losing_the_answer(ask):

@@ -4,7 +4,6 @@ from datetime import timedelta
 import pytest
 
 from scheduling import tasks
-from scheduling.adapters.owner import Owner
 from scheduling.domain.errors import ConflictError
 from scheduling.models import IdempotencyKey
 from scheduling.services import idempotency
@@ -20,6 +19,7 @@ from scheduling.services.idempotency import (
     store,
     take,
 )
+from tests.support.histories import a_dead_owner
 from tests.support.threads import run_together
 
 ANSWER = Answer(status=201, content='{"a":1}', headers={"Location": "/x"})
@@ -32,8 +32,7 @@ def asked(*, actor="user:olivia", key="k-1", fingerprint="f" * 64):
 @pytest.fixture
 def dead_owner():
     """Return a process of this host that is no more."""
-    me = Owner.current()
-    return str(Owner(host=me.host, process="1@1", session=""))
+    return a_dead_owner()
 
 
 @pytest.mark.django_db
