@@ -19,6 +19,7 @@ from scheduling.domain.phases import format_instant
 from scheduling.models import ScheduledTransition
 
 LEASE_RAN_OUT = "its lease ran out"
+ANSWER_LOST = "the answer to the claim was lost"
 # About when jobs go on that wait for the broker, for the reader.
 SHOWN_WAIT = timedelta(seconds=1)
 
@@ -73,6 +74,22 @@ def _note_unknown_outcome(row: ScheduledTransition) -> None:
         if row.unproven_since
         else row.started_at
     )
+
+
+def disown(token: uuid.UUID) -> int:
+    """Put back what a claim took whose answer never came; return how many jobs.
+
+    Whoever asked for them knows none of them, and has published none.
+    """
+    with transaction.atomic():
+        now = database_now()
+        rows = _held(token, None)
+        for row in rows:
+            row.attempts -= 1
+            _release(row, now=now, error=row.last_error)
+            changes = {"error": ANSWER_LOST}
+            _audit_row(row, "transition.given_back", now=now, changes=changes)
+    return len(rows)
 
 
 def fail_attempt(

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 
 from django.db import InterfaceError, OperationalError, connection
 
+from scheduling.adapters.claim_ends import disown
 from scheduling.adapters.claims import Claim, complete_and_claim
 from scheduling.adapters.clock import process_clock, process_guard
 from scheduling.adapters.event_publisher import EventPublisher, process_publisher
@@ -54,6 +55,8 @@ class Lane:
         self._board = board
         self._closes_at = time.monotonic() + LANE_SECONDS
         self._gate = BrokerGate(publisher)
+        # The token of a claim that may have been committed, though no answer came.
+        self._unanswered: uuid.UUID | None = None
         self.published = 0
 
     def run(self, *, not_before: float) -> int:
@@ -128,19 +131,29 @@ class Lane:
         The acknowledgements are worth more than the lane: while the database is away
         they are kept, and if it stays away the topic tells whoever takes over. Where the
         broker has to be looked for first, they don't wait for that.
+
+        A claim whose answer was lost may hold jobs that nobody works on, and that count
+        as running: they too are worth waiting for, as their lease is longer.
         """
         give_up_at = time.monotonic() + DATABASE_RETRY_SECONDS
         may_claim = not (batch.acknowledged and self._gate.needs_look) and self._may_claim
+        claim, is_told = None, False
         while True:
             asked_at = time.monotonic()
-            claim = self._next_claim() if may_claim else None
             try:
+                self._disown_unanswered()
+                claim = self._next_claim() if may_claim else None
                 lateness, jobs = complete_and_claim(batch.token, batch.dated(), claim)
             except (OperationalError, InterfaceError) as error:
                 connection.close()
-                if not batch.acknowledged or time.monotonic() > give_up_at:
+                if claim and not self._unanswered:
+                    self._unanswered = claim.token
+                is_lost = self._unanswered and not self._board.is_stopping
+                if not (batch.acknowledged or is_lost) or time.monotonic() > give_up_at:
                     raise
-                logger.warning("completion waits for the database: %s", error)
+                if not is_told:
+                    logger.warning("firing waits for the database: %s", error)
+                    is_told = True
                 time.sleep(0.2)
                 continue
             if jobs:
@@ -151,6 +164,14 @@ class Lane:
             self._log(batch, lateness)
             self.published += len(lateness)
             return Batch(claim.token if claim else batch.token, jobs, held_since=asked_at)
+
+    def _disown_unanswered(self) -> None:
+        """Put back what the last claim took, if its answer was lost."""
+        if self._unanswered:
+            count = disown(self._unanswered)
+            self._unanswered = None
+            if count:
+                logger.warning("%d jobs go back: the answer to their claim was lost", count)
 
     def _next_claim(self) -> Claim:
         """Return what to ask for next."""

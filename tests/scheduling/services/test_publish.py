@@ -8,9 +8,10 @@ from datetime import timedelta
 
 import pytest
 from confluent_kafka import KafkaError
+from django.db import OperationalError
 
 from scheduling.adapters import event_publisher, lanes
-from scheduling.adapters.claim_ends import give_back
+from scheduling.adapters.claim_ends import disown, give_back
 from scheduling.adapters.claims import Acknowledged, complete_and_claim
 from scheduling.adapters.clock import database_now
 from scheduling.adapters.embedded_kafka import ApiKey
@@ -487,6 +488,96 @@ class TestStaleHand:
         assert done == {}
         assert statuses(job) == [S.SCHEDULED]
         assert actions(job) == ["transition.claimed", "transition.given_back"]
+
+
+class TestLostAnswer:
+    """The database commits a claim, and goes away before it says so."""
+
+    @pytest.fixture
+    def lose_answers(self, monkeypatch):
+        """Return a function that lets the answers of the next such calls be lost."""
+        left = []
+
+        def ask(token, acknowledged, claim):
+            answer = complete_and_claim(token, acknowledged, claim)
+            if left and (answer[1] or answer[0]):
+                left.pop()
+                raise OperationalError("server closed the connection unexpectedly")
+            return answer
+
+        monkeypatch.setattr("scheduling.services.publish.complete_and_claim", ask)
+        return lambda times: left.extend(range(times))
+
+    def test_costs_neither_the_lease_nor_an_attempt(
+        self, embedded, topic, make_job, lose_answers
+    ):
+        job = make_job()
+        lose_answers(2)
+
+        assert run_lane() == 1
+
+        assert [record.job_id for record in topic.records()] == [job.job_id]
+        assert actions(job) == [
+            *["transition.claimed", "transition.given_back"] * 2,
+            "transition.claimed",
+            "transition.completed",
+        ]
+        job.refresh_from_db()
+        assert (job.attempts, job.unproven_since) == (1, None)
+
+    def test_to_a_completion_frees_what_was_claimed_with_it(
+        self, embedded, topic, make_job, monkeypatch, settings
+    ):
+        configure(settings, max_concurrent_jobs=1)
+        first, second = make_job(overdue=2.0), make_job(overdue=1.0, key="7002")
+
+        def ask(token, acknowledged, claim):
+            answer = complete_and_claim(token, acknowledged, claim)
+            if acknowledged and answer[1]:
+                monkeypatch.setattr(
+                    "scheduling.services.publish.complete_and_claim", complete_and_claim
+                )
+                raise OperationalError("server closed the connection unexpectedly")
+            return answer
+
+        monkeypatch.setattr("scheduling.services.publish.complete_and_claim", ask)
+
+        run_lane()
+
+        assert statuses(first, second) == [S.COMPLETED, S.COMPLETED]
+        assert [record.job_id for record in topic.records()] == [
+            first.job_id,
+            second.job_id,
+        ]
+        assert actions(first) == ["transition.claimed", "transition.completed"]
+        assert actions(second)[1] == "transition.given_back"
+
+    def test_is_not_waited_for_on_a_stop(
+        self, embedded, make_job, lose_answers, monkeypatch
+    ):
+        job = make_job()
+        lose_answers(1)
+        board = lanes.current_board()
+
+        def go_away(token):
+            board.stop()
+            raise OperationalError("connection refused")
+
+        monkeypatch.setattr("scheduling.services.publish.disown", go_away)
+
+        with pytest.raises(OperationalError, match="refused"):
+            run_lane()
+
+        assert statuses(job) == [S.RUNNING]
+
+    def test_leaves_alone_what_another_one_has_taken_over(self, make_job):
+        job = make_job()
+        token, _ = claim_due()
+        ScheduledTransition.objects.filter(pk=job.pk).update(claim_token=uuid.uuid4())
+
+        assert disown(token) == 0
+
+        assert statuses(job) == [S.RUNNING]
 
 
 class TestStoppingBoard:
