@@ -20,8 +20,8 @@ secret = $$(python3 -c 'import secrets; print(secrets.token_urlsafe(60))')
 PRODUCTION = env DEBUG=0 SECRET_KEY=$(secret) JWT_SIGNING_KEY=$(secret) \
 	ALLOWED_HOSTS=autopilot.example.org SECURE_SSL_REDIRECT=1
 
-.PHONY: help setup run test test-real test-real-together test-real-alone real-services chaos mutants \
-	check fmt lint types imports audit risky readme web cluster consumer kafka
+.PHONY: help setup run test test-real test-real-together test-real-alone real-services \
+	chaos soak mutants check fmt lint types imports audit risky readme web cluster consumer kafka
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | \
@@ -75,6 +75,12 @@ chaos: | $(UV) ## Let clients work under faults, and judge it from outside (DURA
 	$(DEV) python -m tests.chaos --seconds $(DURATION) --kill-every $(KILL_EVERY) \
 		$(if $(SEED),--seed $(SEED)) \
 		$(if $(RAW),--raw $(RAW))
+
+soak: DURATION = 3600
+soak: KILL_EVERY = 60
+soak: | $(UV) ## The same for an hour, with a kill a minute: does anything grow? (DURATION, RAW)
+	$(DEV) python -m tests.chaos --only-kills --seconds $(DURATION) \
+		--kill-every $(KILL_EVERY) $(if $(RAW),--raw $(RAW))
 
 mutants: | $(UV) ## Put bugs into a copy of the code, and see that the tests find each
 	$(DEV) python -m tests.mutants $(ARGS)

@@ -30,6 +30,7 @@ from scheduling.adapters.tcp_forwarder import TcpForwarder
 from scheduling.topics import ALL_TOPICS, DEFAULT_PARTITIONS
 from tests.chaos.faults import Faults
 from tests.chaos.fleet import Fleet
+from tests.chaos.growth import Growth, summary, with_lateness
 from tests.chaos.judge import Watcher, judge
 from tests.chaos.load import (
     SOON,
@@ -90,6 +91,11 @@ def _options():
     parser.add_argument("--seconds", type=int, default=180, help="how long faults last")
     parser.add_argument(
         "--kill-every", type=int, default=1, help="seconds from one kill to the next"
+    )
+    parser.add_argument(
+        "--only-kills",
+        action="store_true",
+        help="no pause, no outage: for an hour that shows whether anything grows",
     )
     parser.add_argument("--log", type=Path, help="a file for what the processes write")
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
@@ -159,11 +165,15 @@ def _run(options, directory, postgres, kafka, end):
             tunnel=tunnel,
             seconds=options.seconds,
             kill_every=options.kill_every,
+            only_kills=options.only_kills,
             seed=options.seed,
         )
+        growth = Growth(fleet, postgres.url)
+        growth.start()
         for thread in (*clients, records, shower, faults):
             thread.start()
         wait_for_all([*clients, records, shower, faults], seconds=options.seconds + 180)
+        growth.stop()
         quiet_since = time.monotonic()
         time.sleep(SOON[1])
         verdict = judge(kafka.address, ledger, watcher.seen_at, faults.outages)
@@ -177,6 +187,7 @@ def _run(options, directory, postgres, kafka, end):
         check = _verify(environment, until=time.monotonic() + VERIFY_SECONDS)
         watcher.stop()
         not_in_order = fleet.stop()
+    samples = with_lateness(growth.samples, verdict.events)
     failed = [client.error for client in clients if client.error] + faults.errors
     if not ledger.jobs or not ledger.commands:
         failed.append("the clients were promised nothing: the faults left no time")
@@ -190,6 +201,8 @@ def _run(options, directory, postgres, kafka, end):
         "latest": verdict.latest,
         "late": verdict.late,
         "histories": told,
+        "samples": samples,
+        "growth": summary(samples),
         "outages": faults.outages,
         "breakers": changes,
         "wrong": verdict.wrong
@@ -313,6 +326,9 @@ def _show(console, report):
             total = sum(value.values()) if isinstance(value, dict) else value
             table.add_row(name, f"{total:,.1f}" if isinstance(total, float) else str(total))
         table.add_section()
+    for name, (first, last) in report["growth"].items():
+        table.add_row(f"{name}, first and last", f"{first} / {last}")
+    table.add_section()
     for name, found in report["wrong"].items():
         table.add_row(name, str(len(found)))
     console.print(table)

@@ -22,9 +22,12 @@ class Faults(threading.Thread):
 
     Args:
         tunnel: The forwarder between one cluster and PostgreSQL.
+        only_kills: Whether kills are all that goes wrong.
     """
 
-    def __init__(self, *, fleet, postgres, kafka, tunnel, seconds, kill_every, seed):
+    def __init__(
+        self, *, fleet, postgres, kafka, tunnel, seconds, kill_every, only_kills, seed
+    ):
         super().__init__(name="faults", daemon=True)
         self._fleet = fleet
         self._postgres = postgres
@@ -33,6 +36,7 @@ class Faults(threading.Thread):
         self._random = random.Random(seed)
         self._seconds = seconds
         self._kill_every = kill_every
+        self._only_kills = only_kills
         # When to undo what, in monotonic seconds.
         self._undone_at = []
         self.done = Counter()
@@ -55,20 +59,24 @@ class Faults(threading.Thread):
             self._undo()
             if tick % self._kill_every == 0:
                 self._kill_one()
-            if tick % 15 == 7:
-                self._pause_one()
-            if tick % 60 == 14:
-                self._tunnel.lose_replies()
-                self._undo_later(self._tunnel.return_replies)
-                self.done[f"answers of PostgreSQL lost for {PAUSE_SECONDS:.0f} s"] += 1
-            if tick % 60 == 30:
-                self._kill_kafka()
-            if tick % 60 == 50:
-                with self._outage():
-                    self._postgres.restart_at_once()
-                self.done["PostgreSQL restarts"] += 1
+            if not self._only_kills:
+                self._break_more(tick)
             tick = max(tick + 1, int(now) + 1)
             time.sleep(max(0.0, began + tick - time.monotonic()))
+
+    def _break_more(self, tick):
+        if tick % 15 == 7:
+            self._pause_one()
+        if tick % 60 == 14:
+            self._tunnel.lose_replies()
+            self._undo_later(self._tunnel.return_replies)
+            self.done[f"answers of PostgreSQL lost for {PAUSE_SECONDS:.0f} s"] += 1
+        if tick % 60 == 30:
+            self._kill_kafka()
+        if tick % 60 == 50:
+            with self._outage():
+                self._postgres.restart_at_once()
+            self.done["PostgreSQL restarts"] += 1
 
     def _kill_one(self):
         """Kill a process of one of the services that has lived for a while.

@@ -95,9 +95,12 @@ def _partitions(reader, topic):
 class Verdict:
     """What was found wrong, by kind, the figures, and the jobs with two records.
 
-    latest: job ids of those that came latest, with their lateness in ms.
+    latest: job ids of those that came latest, with their lateness in ms: of all, and of
+        what came due while Kafka and PostgreSQL were there.
     late: of each that came later than is wanted, job id, due instant in epoch seconds,
         lateness in ms, and whether it came due while Kafka or PostgreSQL was away.
+    events: of each event that was promised for an instant and came, due instant and
+        arrival in epoch seconds.
     """
 
     wrong: dict = field(default_factory=dict)
@@ -105,6 +108,7 @@ class Verdict:
     repeated: list = field(default_factory=list)
     latest: dict = field(default_factory=dict)
     late: list = field(default_factory=list)
+    events: list = field(default_factory=list)
 
     @property
     def is_incomplete(self):
@@ -181,12 +185,17 @@ def judge(bootstrap, ledger, seen_at, outages):
     late_by_api = sorted(
         (seen_at[one] - due) * 1000 for one, due in in_peace.items() if one in scheduled
     )
+    verdict.events = [(due, seen_at[one]) for one, due in seen.items()]
     verdict.late = [
         (job_of[one], due, round((seen_at[one] - due) * 1000, 1), is_in_outage(due))
         for one, due in seen.items()
         if seen_at[one] - due > WANTED_SECONDS
     ]
-    latest = sorted(seen, key=lambda one: seen[one] - seen_at[one])[:MOST_LATEST]
+    latest = [
+        one
+        for some in (seen, in_peace)
+        for one in sorted(some, key=lambda one: some[one] - seen_at[one])[:MOST_LATEST]
+    ]
     verdict.latest = {
         job_of[one]: round((seen_at[one] - seen[one]) * 1000, 1) for one in latest
     }
