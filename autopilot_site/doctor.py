@@ -26,7 +26,9 @@ from autopilot_site.env import LEAST_KEY_BYTES, SECRETS
 from autopilot_site.health import CheckStatus, Health
 from autopilot_site.health.causes import Cause, find_cause, tell_cause
 from scheduling.adapters.broker_probe import BrokerAnswer, process_probe
+from scheduling.adapters.job_texts import is_indexed
 from scheduling.conf import used_topics
+from scheduling.models.job_text import INDEX_STATEMENT
 
 LEAST_PYTHON: Final = (3, 11)
 LEAST_POSTGRESQL: Final = 14
@@ -165,6 +167,13 @@ def _database() -> Iterator[Finding]:
         )
     else:
         yield _ok("migrations", "all are applied")
+        if connection.vendor == "postgresql" and not is_indexed():
+            yield _warning(
+                "search",
+                "no index helps to find jobs by a part of an id: PostgreSQL's extension "
+                "pg_trgm could not be used",
+                f"psql -c 'CREATE EXTENSION pg_trgm' -c '{INDEX_STATEMENT}'",
+            )
 
 
 def _missing_migrations() -> list[str]:

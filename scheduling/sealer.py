@@ -1,5 +1,7 @@
 """The process beside each cluster that seals the audit, one over all hosts at a time.
 
+Behind the seals it keeps the texts that jobs are searched by.
+
 In a publishing worker it would keep a lane closed while it hashes a burst; here it has a
 process, which gives way to all others.
 """
@@ -11,6 +13,7 @@ from typing import Final
 
 from scheduling.adapters.attendance import Attendance, Stop
 from scheduling.adapters.clock import database_now
+from scheduling.adapters.job_texts import follow_one_seal, is_indexed
 from scheduling.models import AuditSeal, Housekeeping
 from scheduling.services.seals import Sealer
 
@@ -24,6 +27,11 @@ TURN: Final = "audit.sealing"
 TURN_LASTS: Final = timedelta(seconds=2)
 # Whoever can change the database can't change the logs: a seal in there anchors the chain.
 ANCHOR_SECONDS: Final = 3600.0
+# Seals to follow in one look, each of up to five thousand entries: half a second of
+# PostgreSQL's time where all are of new jobs.
+MOST_FOLLOWED: Final = 4
+# Looks from one to the next in which it follows the seals of others.
+FOLLOW_EVERY: Final = 20
 
 
 def attend(stop: Stop) -> None:
@@ -39,13 +47,21 @@ class Round:
         self._stop = stop
         self._sealer = Sealer()
         self._anchored_at: float | None = None
+        self._looks_to_follow = 0
 
     def look(self) -> None:
-        """Seal all there is, if it is this process's turn.
+        """Seal all there is, if it is this process's turn, and follow the seals.
 
         Raises:
             DatabaseError: The database is out of reach.
         """
+        self._seal()
+        self._looks_to_follow -= 1
+        if self._looks_to_follow < 0:
+            self._follow()
+
+    def _seal(self) -> None:
+        """Seal all there is, if it is this process's turn."""
         if not self._sealer.has_work():
             return
         if not Housekeeping.take(TURN, interval=TURN_LASTS, now=database_now()):
@@ -57,7 +73,18 @@ class Round:
                 break
             newest = seal
         if newest is not None:
+            self._looks_to_follow = 0
             self._anchor(newest)
+
+    def _follow(self) -> None:
+        """Keep the texts of the jobs under the next seals, where there is an index."""
+        self._looks_to_follow = FOLLOW_EVERY
+        if not is_indexed():
+            return
+        for _ in range(MOST_FOLLOWED):
+            if self._stop.is_set() or not follow_one_seal():
+                return
+        self._looks_to_follow = 0
 
     def _anchor(self, seal: AuditSeal) -> None:
         """Write the chain's end to the log, now and then."""

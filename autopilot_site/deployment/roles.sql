@@ -65,6 +65,8 @@ END $$;
 REVOKE UPDATE, DELETE ON scheduling_auditentry, scheduling_auditseal
     FROM autopilot_engine, autopilot_web;
 REVOKE INSERT ON scheduling_auditseal FROM autopilot_web;
+-- What jobs are searched by is kept by the clusters.
+REVOKE INSERT, UPDATE, DELETE ON scheduling_jobtext FROM autopilot_web;
 
 -- What `migrate` alone writes.
 REVOKE INSERT, UPDATE, DELETE ON auth_permission FROM autopilot_web;

@@ -10,7 +10,7 @@ from rest_framework.request import Request
 from rest_framework.utils.urls import remove_query_param, replace_query_param
 
 from scheduling.domain.errors import InvalidRequestError
-from scheduling.queries.counting import count_rows
+from scheduling.queries.counting import MOST_COUNTED_IN_SEARCH, count_rows
 
 PAGE_PARAMETERS = ("page", "pageSize")
 DEFAULT_SIZE = 100
@@ -81,11 +81,12 @@ def read_page(rows: QuerySet[Row], request: Request) -> Page[Row]:
     # all rows would have to be sorted.
     ordering = request.query_params.get("ordering")
     counted = rows if ordering in _INDEXED_ORDERINGS else rows.order_by()
+    most = MOST_COUNTED_IN_SEARCH if "search" in request.query_params else None
     address = request.build_absolute_uri()
     return Page(
         # The last page has counted all rows already.
         count=(
-            count_rows(counted, at_least=start + size + 1)
+            count_rows(counted, at_least=start + size + 1, most=most)
             if has_next
             else start + len(found)
         ),

@@ -14,6 +14,7 @@ from scheduling.domain.actors import Role
 from scheduling.domain.errors import Category
 from scheduling.domain.lifecycle import TransitionKind, TransitionStatus
 from scheduling.domain.phases import LARGEST_ID, LONGEST_REASON, LONGEST_TEXT
+from scheduling.queries.counting import MOST_COUNTED, MOST_COUNTED_IN_SEARCH
 
 _ID_SCHEMA: dict[str, Any] = {
     "oneOf": [
@@ -116,7 +117,11 @@ class JobWithArchiveSerializer(JobSerializer):
 class JobPageSerializer(serializers.Serializer[Any]):
     """One page of jobs."""
 
-    count = serializers.IntegerField(min_value=0)
+    count = serializers.IntegerField(
+        min_value=0,
+        help_text=f"How many there are on all pages: exact up to {MOST_COUNTED:,}, by "
+        f"`search` up to {MOST_COUNTED_IN_SEARCH:,}, beyond that an estimate.",
+    )
     next = _unknown_yet(serializers.URLField)
     previous = _unknown_yet(serializers.URLField)
     results = JobSerializer(many=True)

@@ -10,6 +10,7 @@ from scheduling.models.dead_letter import DeadLetter
 from scheduling.models.housekeeping import Housekeeping
 from scheduling.models.idempotency_key import IdempotencyKey
 from scheduling.models.inbox_message import InboxMessage
+from scheduling.models.job_text import JobText
 from scheduling.models.outgoing_record import OutgoingRecord
 from scheduling.models.process_state import ProcessState
 from scheduling.models.rate_count import RateCount
@@ -30,6 +31,7 @@ __all__ = [
     "Housekeeping",
     "IdempotencyKey",
     "InboxMessage",
+    "JobText",
     "Notification",
     "OutgoingRecord",
     "Phase",

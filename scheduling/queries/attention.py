@@ -11,6 +11,7 @@ from django.db.models.functions import Concat
 from scheduling.domain.lifecycle import FINAL, LIVE, TransitionStatus
 from scheduling.models import ScheduledTransition
 from scheduling.models.scheduled_transition import ScheduledTransitionQuerySet
+from scheduling.queries.job_search import find_by_index
 
 S = TransitionStatus
 _UNDEALT = frozenset({S.EXPIRED, S.FAILED})
@@ -221,8 +222,12 @@ def slice_groups(
 def find_by_part(text: str) -> list[int]:
     """Return the keys of jobs with a text in one of their ids or in the phase's name.
 
-    Looks through the next live jobs and the newest settled ones, so many of each.
+    Where the index can't tell it looks through the next live jobs and the newest settled
+    ones, so many of each.
     """
+    known = find_by_index(text)
+    if known is not None and len(known) <= MOST_FOUND:
+        return known
     wanted = text.casefold()
     rows = ScheduledTransition.objects.annotate(texts=_TEXTS).values_list("pk", "texts")
     live = rows.filter(status=S.SCHEDULED, claim_token=None)

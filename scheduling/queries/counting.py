@@ -9,6 +9,8 @@ from django.db.models import QuerySet
 # Rows are counted so far: to count a million takes PostgreSQL a tenth of a second and
 # more, whatever index it has, and that for each page.
 MOST_COUNTED = 100_000
+# What many rows have a part of is looked for in one row after the other.
+MOST_COUNTED_IN_SEARCH = 2_000
 
 
 def count_rows(rows: QuerySet[Any], *, at_least: int = 0, most: int | None = None) -> int:

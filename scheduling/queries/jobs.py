@@ -22,6 +22,7 @@ from scheduling.queries.filters import (
     parse_id_filter,
     show_instant,
 )
+from scheduling.queries.job_search import search
 
 LONGEST_SEARCH = 100
 ORDERINGS = {
@@ -56,22 +57,6 @@ def _parse_search(value: object) -> str:
         raise ValueError(f"must be a text of 1 to {LONGEST_SEARCH} characters")
     check_storable(value)
     return value.strip()
-
-
-def _search(text: str) -> Q:
-    """Return the condition of a search: a part of an id or of the phase's name.
-
-    No index serves a part of a text: each row is looked at, so as little of it as does. A
-    job id holds the ids of project and phase (contract, section 1), and what has no case
-    need not be folded, which takes longer than to search.
-    """
-    has_case = text.upper() != text.lower()
-    lookup = "icontains" if has_case else "contains"
-    return (
-        Q(**{f"job_id__{lookup}": text})
-        | Q(**{f"challenge_id__{lookup}": text})
-        | Q(**{f"phase_type_name__{lookup}": text})
-    )
 
 
 def _has_status(statuses: Sequence[str]) -> Q:
@@ -121,7 +106,7 @@ FILTERS: dict[str, tuple[Callable[[object], Any], Condition]] = {
             is_overdue(now=now) if value else ~Q(due_at__lt=now, status__in=sorted(LIVE))
         ),
     ),
-    "search": (_parse_search, lambda value, _: _search(value)),
+    "search": (_parse_search, lambda value, _: search(value)),
 }
 
 

@@ -14,7 +14,7 @@ from scheduling.conf import scheduler_settings
 from scheduling.domain.actors import SCHEDULER
 from scheduling.domain.lifecycle import TransitionStatus
 from scheduling.domain.phases import format_instant
-from scheduling.models import ScheduledTransition, SettledTransition
+from scheduling.models import JobText, ScheduledTransition, SettledTransition
 from scheduling.services.audit import entry
 
 BATCH = 500
@@ -71,7 +71,9 @@ def _archive(jobs: Sequence[ScheduledTransition], *, now: datetime) -> None:
         ]
     )
     _remember_settled(jobs, now=now)
-    ScheduledTransition.objects.filter(pk__in=[job.pk for job in jobs]).delete()
+    keys = [job.pk for job in jobs]
+    JobText.objects.filter(pk__in=keys).delete()
+    ScheduledTransition.objects.filter(pk__in=keys).delete()
 
 
 def archived(job: ScheduledTransition) -> dict[str, Any]:

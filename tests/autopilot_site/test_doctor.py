@@ -13,6 +13,7 @@ from autopilot_site import doctor
 from autopilot_site.health import facts
 from scheduling.adapters.broker_probe import BrokerAnswer
 from scheduling.conf import used_topics
+from scheduling.models.job_text import INDEX_STATEMENT
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -81,6 +82,21 @@ class TestDoctor:
 
         assert used_topics()[0] in checks["topics"]["detail"]
         assert checks["topics"]["fix"] == "manage.py ensure_topics"
+
+    @pytest.mark.skipif(
+        connection.vendor != "postgresql", reason="DATABASE_URL names no PostgreSQL"
+    )
+    def test_says_how_to_add_the_index_of_the_search(self, examine):
+        assert "search" not in examine()[1]
+        with connection.cursor() as cursor:
+            cursor.execute("DROP INDEX job_text_trigrams")
+            try:
+                is_well, checks = examine()
+            finally:
+                cursor.execute(INDEX_STATEMENT)
+
+        assert is_well
+        assert INDEX_STATEMENT in checks["search"]["fix"]
 
     def test_names_a_missing_migration(self, examine):
         recorder = MigrationRecorder.Migration.objects.filter(app="scheduling")

@@ -23,6 +23,9 @@ REVIEWED = {
     ("scheduling", "0010_audit_seals", "RunPython"): (
         "Creates triggers on a table that the same migration has made."
     ),
+    ("scheduling", "0014_job_texts", "RunPython"): (
+        "Creates an index on an empty table that the same migration has made."
+    ),
 }
 
 

@@ -1,0 +1,244 @@
+"""Jobs found by a part of an id or a name, by the index of trigrams where there is one."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
+
+import pytest
+from django.apps import apps
+from django.db import connection, connections, transaction
+
+from scheduling.adapters.job_texts import follow_one_seal, is_indexed
+from scheduling.models import JobText, ScheduledTransition
+from scheduling.models.job_text import INDEX_STATEMENT, Reach
+from scheduling.queries import job_search
+from scheduling.queries.attention import find_by_part
+from scheduling.queries.job_search import find_by_index, part_of_a_text
+from scheduling.queries.jobs import list_jobs
+from scheduling.sealer import FOLLOW_EVERY, Round
+from scheduling.services.clean_up import clean_up
+from scheduling.services.seals import Sealer
+from tests.support.histories import CANCELLED, COMPLETED, make_job
+from tests.support.threads import run_together
+
+pytestmark = [
+    pytest.mark.postgres,
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.skipif(
+        connection.vendor != "postgresql", reason="DATABASE_URL names no PostgreSQL"
+    ),
+]
+CHALLENGE = "0b4de5f1-7a6c-4f0e-9d3b-2f1c5a6b7c8d"
+
+
+def follow(*_):
+    """Follow the seals there are."""
+    while follow_one_seal():
+        pass
+
+
+def follow_all(now):
+    """Seal all there is and follow the seals."""
+    sealer = Sealer()
+    while sealer.seal_next(now=now):
+        pass
+    follow()
+
+
+def scan(text):
+    """Return what a look at each job finds."""
+    found = ScheduledTransition.objects.filter(part_of_a_text(text))
+    return sorted(found.values_list("pk", flat=True))
+
+
+def pks(*jobs):
+    return sorted(job.pk for job in jobs)
+
+
+@pytest.fixture
+def late(now):
+    """Return a function that makes a job in a transaction that ends when it is told to."""
+    pool = ThreadPoolExecutor(1)
+    made, may_end = threading.Event(), threading.Event()
+
+    def run(fields):
+        try:
+            with transaction.atomic():
+                job = make_job(now=now, **fields)
+                made.set()
+                assert may_end.wait(20)
+            return job
+        finally:
+            connections.close_all()
+
+    def begin(**fields):
+        job = pool.submit(run, fields)
+        assert made.wait(10)
+
+        def end():
+            may_end.set()
+            return job.result(20)
+
+        return end
+
+    yield begin
+    may_end.set()
+    pool.shutdown()
+
+
+class TestFindByIndex:
+    @pytest.mark.parametrize(
+        "text",
+        [
+            *["9771", "977199", "JOB-1-9771", "sign-UP", "a%b_cde", "ÜBER", "über"],
+            *[CHALLENGE[9:20], CHALLENGE.upper(), "nobody", "long b\\c", "Sign-up a%b_c"],
+        ],
+    )
+    @pytest.mark.parametrize("is_followed", [True, False], ids=["kept", "behind"])
+    def test_finds_what_a_look_at_each_finds(self, now, text, is_followed):
+        make_job(now=now, project_id="1", phase_id="2")
+        follow_all(now)
+        made = {"project_id": "977199", "challenge_id": CHALLENGE}
+        make_job(
+            now=now, job_id="job-1-977199-3", phase_type_name="Sign-up a%b_cde", **made
+        )
+        make_job(COMPLETED, now=now, phase_type_name="Überlong b\\c")
+        if is_followed:
+            follow_all(now)
+
+        assert find_by_index(text) == scan(text)
+
+    def test_goes_across_no_border_between_two_texts(self, now):
+        make_job(now=now, job_id="job-1-2-abc", phase_type_name="def")
+        follow_all(now)
+
+        assert find_by_index("abcdef") == find_by_index("abc def") == []
+
+    @pytest.mark.parametrize("text", ["77", "a", "1-2", "__", "a b c", "%b_c", "b\\c"])
+    def test_leaves_to_others_what_has_no_trigram(self, now, text):
+        make_job(now=now)
+        follow_all(now)
+
+        assert find_by_index(text) is None
+
+    def test_leaves_to_others_what_nobody_keeps(self, now):
+        make_job(now=now)
+
+        assert find_by_index("Registration") is None
+
+    def test_leaves_to_others_what_many_have(self, now, monkeypatch):
+        jobs = [make_job(now=now) for _ in range(3)]
+        follow_all(now)
+
+        monkeypatch.setattr(job_search, "MOST_FOUND", 3)
+        assert find_by_index("Registration") == pks(*jobs)
+        jobs.append(make_job(now=now))
+        assert find_by_index("Registration") is None
+
+    def test_leaves_to_others_what_is_far_behind(self, now, monkeypatch):
+        follow_all(now)
+        make_job(now=now)
+        follow_all(now)
+        monkeypatch.setattr(job_search, "MOST_BEHIND", 2)
+
+        make_job(CANCELLED, now=now)
+        assert find_by_index("Registration") is not None
+        make_job(now=now)
+        assert find_by_index("Registration") is None
+
+    def test_finds_one_that_commits_under_an_id_that_was_passed(self, now, late):
+        end = late(phase_type_name="Late")
+        other = make_job(now=now)
+        follow_all(now)
+        assert Reach.read().waiting
+
+        job = end()
+
+        assert find_by_index("Late") == pks(job)
+        follow_all(now)
+        make_job(now=now)
+        follow_all(now)
+        assert Reach.read().waiting == ()
+        assert set(JobText.objects.values_list("pk", flat=True)) > {job.pk, other.pk}
+        assert find_by_index("Late") == pks(job)
+
+    def test_is_what_the_list_and_the_admin_ask(self, now, monkeypatch):
+        old = make_job(COMPLETED, now=now, phase_type_name="Long ago")
+        make_job(COMPLETED, now=now)
+        follow_all(now)
+        monkeypatch.setattr("scheduling.queries.attention.SEARCHED", 0)
+
+        assert find_by_part("ong Ag") == pks(old)
+        rows = list_jobs({"search": "ong Ag"}, now=now, live_by_default=False)
+        assert list(rows) == [old]
+        assert "LIKE" not in str(rows.query)
+
+
+class TestJobTexts:
+    def test_have_an_index_that_serves_the_search(self, now):
+        assert is_indexed()
+        kept = JobText.objects.filter(text__icontains="Registration").order_by()
+        with transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute("SET LOCAL enable_seqscan = off")
+            assert "job_text_trigrams" in kept.explain()
+
+    def test_are_kept_once_however_many_follow(self, now):
+        for _ in range(3):
+            make_job(now=now)
+            Sealer().seal_next(now=now)
+
+        assert run_together(4, follow) == [None] * 4
+        follow_all(now)
+
+        assert JobText.objects.count() == ScheduledTransition.objects.count() == 3
+
+    def test_go_with_their_jobs(self, now, settings):
+        job = make_job(COMPLETED, now=now)
+        stays = make_job(now=now)
+        follow_all(now)
+        ScheduledTransition.objects.filter(pk=job.pk).update(finalized_at=job.created_at)
+        settings.SCHEDULER = settings.SCHEDULER.model_copy(
+            update={"max_completed_job_age": 1}
+        )
+
+        clean_up(now=now)
+
+        assert list(JobText.objects.values_list("pk", flat=True)) == [stays.pk]
+
+    def test_are_kept_by_the_sealers_looks(self, now):
+        job = make_job(now=now)
+        looks = Round(threading.Event())
+
+        looks.look()
+
+        assert list(JobText.objects.values_list("pk", flat=True)) == [job.pk]
+        make_job(now=now)
+        Sealer().seal_next(now=now)
+        for _ in range(FOLLOW_EVERY + 1):
+            looks.look()
+        assert JobText.objects.count() == 2
+
+    def test_may_lack_the_index_where_the_database_refuses_it(self, caplog):
+        migration = import_module("scheduling.migrations.0014_job_texts")
+        with connection.cursor() as cursor, connection.schema_editor() as editor:
+            cursor.execute("DROP INDEX job_text_trigrams")
+            cursor.execute("CREATE ROLE nobody_of_ours")
+            cursor.execute("SET LOCAL ROLE nobody_of_ours")
+
+            migration.create_index(apps, editor)
+
+            assert "`manage.py doctor` says how" in caplog.text
+            cursor.execute("RESET ROLE")
+            assert not is_indexed()
+            editor.connection.set_rollback(True)
+        assert is_indexed()
+        assert migration.INDEX == INDEX_STATEMENT
+
+    def test_are_not_kept_without_the_index(self, now, monkeypatch):
+        monkeypatch.setattr("scheduling.sealer.is_indexed", lambda: False)
+        make_job(now=now)
+
+        Round(threading.Event()).look()
+
+        assert not JobText.objects.exists()
+        assert Reach.read() is None
