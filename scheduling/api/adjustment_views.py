@@ -1,6 +1,7 @@
 """Many instants changed as one batch (contract, section 5)."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from http import HTTPStatus
 from typing import Any, ClassVar
 
@@ -62,9 +63,14 @@ class ScheduleAdjustments(ApiView):
     )
     def post(self, request: Request) -> Response:
         """Move many transitions."""
-        answer = adjust_schedules(
-            read_adjustment(request.data), actor=actor_of(request), now=timezone.now()
-        )
+        asked = read_adjustment(request.data)
+        is_named = asked.batch_id is not None or asked.is_dry_run
+        if not is_named:
+            # So that the answer is kept with what it changes: see `made_before`.
+            asked = replace(asked, batch_id=self.request_name)
+        answer = adjust_schedules(asked, actor=actor_of(request), now=timezone.now())
+        if not is_named:
+            answer = {**answer, "batchId": None}
         if answer["success"]:
             return Response(answer)
         problem = refusal_of(answer)

@@ -1,6 +1,6 @@
 """What every view of the API does before its own part, and after it."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any, ClassVar
 
@@ -14,7 +14,7 @@ from scheduling.api.authentication import actor_of
 from scheduling.api.idempotency import AnsweredBefore, begin, finish
 from scheduling.domain.actors import Operation, authorize
 from scheduling.domain.errors import InvalidRequestError
-from scheduling.services.idempotency import Ticket, was_done
+from scheduling.services.idempotency import Ticket, made_before, was_done
 
 # Methods that change something each time, and so honour an Idempotency-Key.
 _REPEATABLE_METHODS = frozenset({"POST", "PATCH"})
@@ -64,6 +64,15 @@ class ApiView(APIView):
             about: Conditions for its audit entry, as a query has them.
         """
         return was_done(self._ticket, action, actor=actor_of(self.request), **about)
+
+    def made_before(self, items: Sequence[Mapping[str, object]]) -> dict[int, str]:
+        """Return the job ids that an earlier try made, by the index of their items."""
+        return made_before(self._ticket, items, actor=actor_of(self.request))
+
+    @property
+    def request_name(self) -> str | None:
+        """What all tries of this request have in common; None where it has no key."""
+        return self._ticket.name if self._ticket else None
 
     @override
     def handle_exception(self, exc: Exception) -> Any:

@@ -46,14 +46,26 @@ class TransitionBulk(ApiView):
             with_operator(item, request) if isinstance(item, dict) else item
             for item in _items(request.data)
         ]
-        results = schedule_many(items, actor=actor_of(request), now=timezone.now())
+        made = self.made_before([item if isinstance(item, dict) else {} for item in items])
+        fresh = iter(
+            schedule_many(
+                [item for index, item in enumerate(items) if index not in made],
+                actor=actor_of(request),
+                now=timezone.now(),
+            )
+        )
+        results = [
+            made[index] if index in made else next(fresh) for index in range(len(items))
+        ]
         scheduled = [one for one in results if isinstance(one, Scheduled)]
-        created = sum(one.is_new for one in scheduled)
+        failed = sum(isinstance(one, SchedulingError) for one in results)
+        # Of two identical items that an earlier try met the second one is existing.
+        created = len(set(made.values())) + sum(one.is_new for one in scheduled)
         return Response(
             {
                 "created": created,
-                "existing": len(scheduled) - created,
-                "failed": len(results) - len(scheduled),
+                "existing": len(results) - failed - created,
+                "failed": failed,
                 "results": [_show(index, one) for index, one in enumerate(results)],
             }
         )
@@ -78,8 +90,10 @@ def _items(data: dict[str, Any]) -> list[Any]:
     return items
 
 
-def _show(index: int, result: Scheduled | SchedulingError) -> dict[str, Any]:
-    """Return what became of one item."""
+def _show(index: int, result: Scheduled | SchedulingError | str) -> dict[str, Any]:
+    """Return what became of one item; of one that was made before the job id is known."""
+    if isinstance(result, str):
+        return {"index": index, "jobId": result}
     if isinstance(result, SchedulingError):
         return {"index": index, "error": of_scheduling_error(result).body()}
     return {"index": index, "jobId": result.job.job_id}

@@ -113,7 +113,8 @@ def _answer(response: Response) -> Answer:
 
 
 def _fingerprint(request: Request) -> str:
-    """Return the digest of method, path and body, whatever the body's spelling."""
+    """Return the digest of method, path, If-Match and body, whatever its spelling."""
     body = json.dumps(request.data, sort_keys=True, separators=(",", ":"))
-    text = f"{request.method}\n{request.path}\n{body}"
+    tags = request.headers.get("If-Match", "")
+    text = f"{request.method}\n{request.path}\n{tags}\n{body}"
     return hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()

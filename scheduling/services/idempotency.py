@@ -3,18 +3,20 @@
 A request is taken before it is handled and its answer stored after. What lies between is
 the services' own transaction: Kafka may be asked in it, so that one transaction around
 all is not to be had. Where the process dies in between, the audit tells whether the
-effect stands (`was_done`): then the repeated request is answered with what it made, and
-otherwise handled afresh.
+effect stands (`was_done`, `made_before`): then the repeated request is answered with what
+it made, and otherwise handled afresh.
 """
 
 import uuid
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from scheduling.adapters.owner import Owner
 from scheduling.domain.actors import Actor
-from scheduling.domain.errors import ConflictError
+from scheduling.domain.errors import ConflictError, SchedulingError
+from scheduling.domain.phases import PhaseData, format_instant, read_phase_data
 from scheduling.models import AuditEntry, IdempotencyKey
 from scheduling.services.forget import forget
 
@@ -51,13 +53,19 @@ class Answer:
 class Ticket(NamedTuple):
     """Says that its holder is the one to handle a request.
 
-    broken_off_at: when the request was first taken, where that try gave no answer: its
-        effect may stand all the same.
+    began_at: when the request was first taken, by whichever try.
+    is_repeated: whether an earlier try gave no answer: its effect may stand all the same.
     """
 
     row: int
     token: uuid.UUID
-    broken_off_at: datetime | None = None
+    began_at: datetime
+    is_repeated: bool = False
+
+    @property
+    def name(self) -> str:
+        """What all tries of the request have in common, and no other request has."""
+        return f"request {self.row} of {self.began_at.isoformat()}"
 
 
 def take(asked: Asked, *, now: datetime) -> Ticket | Answer | None:
@@ -95,7 +103,7 @@ def look(
         # Its first request failed, and may be made again.
         return None if made else take(asked, now=now)
     if made is not None and row.token == made.token:
-        return Ticket(row.pk, row.token)
+        return Ticket(row.pk, row.token, row.created_at)
     if row.created_at <= now - KEPT:
         return _take_over(row, asked, now=now, is_afresh=True)
     if row.fingerprint != asked.fingerprint:
@@ -139,7 +147,7 @@ def _take_over(
     )
     if not taken:
         return None
-    return Ticket(row.pk, token, broken_off_at=None if is_afresh else created_at)
+    return Ticket(row.pk, token, created_at, is_repeated=not is_afresh)
 
 
 def was_done(ticket: Ticket | None, action: str, *, actor: Actor, **about: object) -> bool:
@@ -150,12 +158,60 @@ def was_done(ticket: Ticket | None, action: str, *, actor: Actor, **about: objec
         action: What the effect is called in the audit.
         about: Conditions for the audit entry, as a query has them.
     """
-    if ticket is None or ticket.broken_off_at is None:
+    if ticket is None or not ticket.is_repeated:
         return False
     entries = AuditEntry.objects.filter(
-        at__gte=ticket.broken_off_at, actor=actor.name, action=action, **about
+        at__gte=ticket.began_at, actor=actor.name, action=action, **about
     )
     return entries.exists()
+
+
+def made_before(
+    ticket: Ticket | None,
+    items: Sequence[PhaseData | Mapping[str, object]],
+    *,
+    actor: Actor,
+) -> dict[int, str]:
+    """Return the job ids that an earlier try of the request made, by the items' index.
+
+    Whatever became of those jobs since: their transitions were scheduled by that try.
+
+    Args:
+        ticket: The request's; None where it has no key.
+        items: As `schedule_many` has them; what can't be understood made no job.
+    """
+    if ticket is None or not ticket.is_repeated:
+        return {}
+    wanted = {
+        index: item for index, item in enumerate(map(_read, items)) if item is not None
+    }
+    entries = AuditEntry.objects.filter(
+        at__gte=ticket.began_at,
+        actor=actor.name,
+        action="transition.scheduled",
+        project_id__in={item.project_id for item in wanted.values()},
+    ).exclude(changes__has_key="replaces")
+    made: dict[tuple[object, ...], str] = {}
+    for *identity, changes, job_id in entries.order_by("id").values_list(
+        "project_id", "phase_id", "state", "changes", "job_id"
+    ):
+        made.setdefault((*identity, changes.get("endTime")), job_id)
+    found = {index: made.get(_asked_for(item)) for index, item in wanted.items()}
+    return {index: job_id for index, job_id in found.items() if job_id is not None}
+
+
+def _read(item: PhaseData | Mapping[str, object]) -> PhaseData | None:
+    """Return an item understood; None where it can't be."""
+    try:
+        return item if isinstance(item, PhaseData) else read_phase_data(item)
+    except SchedulingError:
+        return None
+
+
+def _asked_for(item: PhaseData) -> tuple[object, ...]:
+    """Return which transition an item schedules, and for when, as the audit has it."""
+    at = format_instant(item.end_time)
+    return item.project_id, item.phase_id, item.state.value, at
 
 
 def store(ticket: Ticket, answer: Answer) -> None:

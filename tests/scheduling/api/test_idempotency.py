@@ -1,6 +1,7 @@
 """Idempotency-Key: a client that lost an answer asks again, and nothing happens twice."""
 
 import time
+from datetime import timedelta
 from unittest.mock import patch
 
 import pytest
@@ -13,6 +14,7 @@ from scheduling.api.overrides import TransitionRunNow
 from scheduling.domain.errors import ServiceUnavailableError
 from scheduling.domain.lifecycle import TransitionStatus
 from scheduling.models import AuditEntry, IdempotencyKey, ScheduledTransition
+from scheduling.services.clean_up import clean_up
 from tests.scheduling.api.support import (
     TRANSITIONS,
     assert_problem,
@@ -24,6 +26,7 @@ from tests.support.histories import FAILED, SCHEDULED, make_job
 from tests.support.threads import run_together
 
 BULK = f"{TRANSITIONS}bulk/"
+ADJUST = "/api/v1/schedule-adjustments/"
 
 
 def post(client, data, *, key="k-1", path=TRANSITIONS, headers=None):
@@ -306,9 +309,100 @@ class TestUnkeptAnswer:
 
         again = post(as_operator, phase_data())
 
-        assert (again.status_code, again.json()) == (200, lost.json())
+        assert (again.status_code, again.json()) == (201, lost.json())
+        assert again.headers["Location"] == lost.headers["Location"]
         assert ScheduledTransition.objects.count() == 1
         assert_replayed(post(as_operator, phase_data()), again)
+
+    @pytest.mark.parametrize("fate", ["fired", "cancelled", "moved", "cleaned up"])
+    def test_of_a_process_that_died_makes_no_second_job(
+        self, as_operator, phase_data, now, fate
+    ):
+        """A second one would fire what was called off, or what has fired."""
+        data = phase_data()
+        lost = losing_the_answer(lambda: post(as_operator, data)).json()
+        path = f"{TRANSITIONS}{lost['jobId']}/"
+        match fate:
+            case "cancelled":
+                post(as_operator, {"reason": "x"}, key="k-2", path=f"{path}cancel/")
+            case "moved":
+                later = phase_data(due_in=99_000)["endTime"]
+                as_operator.patch(path, {"endTime": later}, format="json")
+            case _:
+                job = ScheduledTransition.objects.get()
+                fire(job, now=now - timedelta(days=2) if fate == "cleaned up" else now)
+                clean_up(now=now)
+        before = ScheduledTransition.objects.count()
+
+        again = post(as_operator, data)
+
+        assert again.status_code == 201
+        assert again.json()["jobId"] == lost["jobId"]
+        assert again.json()["status"] == as_operator.get(path).json()["status"]
+        assert ScheduledTransition.objects.count() == before
+
+    def test_of_a_process_that_died_may_be_of_many_items(self, as_operator, phase_data):
+        first, bad = phase_data(), phase_data(phaseId="x y")
+        second = phase_data(phaseId=4_711)
+        body = {"transitions": [first, bad, second, first]}
+        lost = losing_the_answer(lambda: post(as_operator, body, path=BULK)).json()
+        for one in (0, 2):
+            path = f"{TRANSITIONS}{lost['results'][one]['jobId']}/cancel/"
+            post(as_operator, {"reason": "x"}, key=f"k-{one}-2", path=path)
+
+        again = post(as_operator, body, path=BULK)
+
+        assert (again.status_code, again.json()) == (200, lost)
+        assert (lost["created"], lost["existing"], lost["failed"]) == (2, 1, 1)
+        assert ScheduledTransition.objects.count() == 2
+
+    def test_of_a_process_that_died_may_be_an_adjustment(self, as_operator, phase_data):
+        data = phase_data()
+        change = {name: data[name] for name in ("projectId", "phaseId", "state")}
+        change |= {"newEndTime": data["endTime"], "phaseTypeName": "Review"}
+        body = {"changes": [change], "updateReason": "x"}
+        lost = losing_the_answer(lambda: post(as_operator, body, path=ADJUST)).json()
+        job = ScheduledTransition.objects.get()
+        path = f"{TRANSITIONS}{job.job_id}/cancel/"
+        post(as_operator, {"reason": "x"}, key="k-2", path=path)
+
+        again = post(as_operator, body, path=ADJUST)
+
+        assert (again.status_code, again.json()) == (200, lost)
+        assert lost["batchId"] is None
+        assert ScheduledTransition.objects.count() == 1
+        # Another request is another one, whatever its body.
+        assert post(as_operator, body, key="k-3", path=ADJUST).status_code == 200
+        assert ScheduledTransition.objects.count() == 2
+
+    def test_of_a_process_that_died_is_of_its_own_jobs_alone(
+        self, as_operator, phase_data, make_user, client_of
+    ):
+        data = phase_data()
+        # Made before by another request, and called off.
+        first = post(as_operator, data, key="k-0").json()
+        path = f"{TRANSITIONS}{first['jobId']}/cancel/"
+        post(as_operator, {"reason": "x"}, key="k-1", path=path)
+        with (
+            patch("scheduling.api.views.schedule_transition", side_effect=SystemExit),
+            pytest.raises(SystemExit),
+        ):
+            post(as_operator, data, key="k-2")
+        let_takers_die()
+
+        again = post(as_operator, data, key="k-2")
+
+        assert again.status_code == 201
+        assert again.json()["jobId"] != first["jobId"]
+
+    def test_of_a_process_that_died_demands_the_same_tag(self, as_operator, add_job):
+        path = f"{TRANSITIONS}{add_job().job_id}/cancel/"
+        tag = as_operator.get(path.removesuffix("cancel/")).headers["ETag"]
+        post(as_operator, {"reason": "x"}, path=path, headers={"If-Match": tag})
+
+        other = post(as_operator, {"reason": "x"}, path=path, headers={"If-Match": '"x"'})
+
+        assert_problem(other, 409, "conflict")
 
     @pytest.mark.parametrize(
         ("verb", "start"),
