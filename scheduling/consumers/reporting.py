@@ -7,7 +7,7 @@ import time
 from datetime import datetime
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaException
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 from django.db import Error as DatabaseError
 from django.db import connection
 from django.utils import timezone
@@ -19,6 +19,7 @@ from scheduling.models import ProcessState
 logger = logging.getLogger("autopilot.consumer")
 
 EVERY_SECONDS = 2.0
+COMMITTED_SECONDS = 1.0
 KIND = "consumer"
 
 
@@ -31,6 +32,8 @@ class Report:
         self._written_at = 0.0
         self._paused_since: datetime | None = None
         self._pause_reason = ""
+        # The group's places when the present assignment was first looked at.
+        self._committed: dict[tuple[str, int], int] = {}
 
     def pause(self, reason: str) -> None:
         """Note that consumption waits, and for what."""
@@ -54,7 +57,7 @@ class Report:
                 format_instant(self._paused_since) if self._paused_since else None
             ),
             "pauseReason": self._pause_reason,
-            "lag": _lag(consumer),
+            "lag": self._lag(consumer),
         }
         try:
             ProcessState.tell(
@@ -80,20 +83,39 @@ class Report:
         """Return what identifies this process."""
         return {"kind": KIND, "host": socket.gethostname()[:255], "pid": os.getpid()}
 
+    def _lag(self, consumer: Consumer) -> dict[str, int]:
+        """Return how many records of each assigned partition are still to be handled.
 
-def _lag(consumer: Consumer) -> dict[str, int]:
-    """Return how many records of each assigned partition are still to be handled.
+        From what the client knows of the partitions' ends and of its own place. It knows
+        no place where it has read nothing yet: there the group's counts, for which the
+        broker is asked once for each assignment.
+        """
+        lag: dict[str, int] = {}
+        try:
+            for place in consumer.position(consumer.assignment()):
+                low, end = consumer.get_watermark_offsets(place, cached=True)
+                if end < 0:
+                    continue
+                at = place.offset if place.offset >= 0 else self._kept(consumer, place)
+                # Where nobody of the group was before, it begins with the first record.
+                at = max(low, 0) if at < 0 else at
+                lag[f"{place.topic}[{place.partition}]"] = max(0, end - at)
+        except KafkaException:
+            return {}
+        return lag
 
-    From what the client knows of the partitions' ends; the broker is not asked.
-    """
-    lag: dict[str, int] = {}
-    try:
-        for place in consumer.position(consumer.assignment()):
-            _, end = consumer.get_watermark_offsets(place, cached=True)
-            if end >= 0:
-                lag[f"{place.topic}[{place.partition}]"] = max(
-                    0, end - max(0, place.offset)
+    def _kept(self, consumer: Consumer, place: TopicPartition) -> int:
+        """Return the group's place in a partition; negative where it has none.
+
+        Raises:
+            KafkaException: The broker does not say.
+        """
+        assigned = {(one.topic, one.partition) for one in consumer.assignment()}
+        if assigned != self._committed.keys():
+            self._committed = {
+                (one.topic, one.partition): one.offset
+                for one in consumer.committed(
+                    consumer.assignment(), timeout=COMMITTED_SECONDS
                 )
-    except KafkaException:
-        return {}
-    return lag
+            }
+        return self._committed.get((place.topic, place.partition), -1)

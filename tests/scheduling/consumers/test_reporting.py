@@ -18,8 +18,10 @@ pytestmark = pytest.mark.django_db(transaction=True)
 class AssignedConsumer:
     """A consumer as `Report` sees it: positions, and ends as it last heard of them."""
 
-    def __init__(self, *places):
+    def __init__(self, *places, committed=()):
         self._places = places
+        self._committed = dict(committed)
+        self.asked = 0
 
     def assignment(self):
         return [TopicPartition(topic, number) for topic, number, _, _ in self._places]
@@ -27,6 +29,18 @@ class AssignedConsumer:
     def position(self, partitions):
         assert len(partitions) == len(self._places)
         return [TopicPartition(topic, number, at) for topic, number, at, _ in self._places]
+
+    def committed(self, partitions, *, timeout):
+        assert timeout < 5
+        self.asked += 1
+        return [
+            TopicPartition(
+                one.topic,
+                one.partition,
+                self._committed.get((one.topic, one.partition), -1001),
+            )
+            for one in partitions
+        ]
 
     def get_watermark_offsets(self, place, *, cached):
         assert cached
@@ -92,6 +106,22 @@ class TestReport:
         Report().write(consumer, handled=0)
 
         assert figures()["lag"] == {"a[0]": 3, "a[1]": 0, "b[0]": 4, "b[1]": 0}
+
+    @pytest.mark.usefixtures("often")
+    def test_counts_from_the_group_s_place_where_it_has_read_nothing(self):
+        places = [("a", 0, -1001, 560), ("a", 1, -1001, 510), ("a", 2, 7, 8)]
+        consumer = AssignedConsumer(*places, committed={("a", 0): 560, ("a", 1): 500})
+        report = Report()
+
+        report.write(consumer, handled=0)
+        report.write(consumer, handled=0)
+
+        assert figures()["lag"] == {"a[0]": 0, "a[1]": 10, "a[2]": 1}
+        assert consumer.asked == 1
+
+        fewer = AssignedConsumer(*places[1:], committed={("a", 1): 510})
+        report.write(fewer, handled=0)
+        assert figures()["lag"] == {"a[1]": 0, "a[2]": 1}
 
     def test_tells_no_lag_that_it_does_not_know(self):
         class Lost(AssignedConsumer):
