@@ -108,7 +108,9 @@ class SiteSettings(BaseSettings):
         Field("PLAINTEXT", description="How to speak to the brokers.")
     )
     kafka_sasl_mechanism: Literal["", "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
-        "", description="SASL mechanism."
+        "",
+        validate_default=True,
+        description="SASL mechanism, which SASL_PLAINTEXT and SASL_SSL need.",
     )
     kafka_sasl_username: str = Field("", description="SASL user.")
     kafka_sasl_password: SecretStr = Field(SecretStr(""), description="SASL password.")
@@ -118,9 +120,11 @@ class SiteSettings(BaseSettings):
     kafka_ssl_key_password: SecretStr = Field(
         SecretStr(""), description="Password of the client key."
     )
-    kafka_client_id: str = Field("autopilot", description="Name shown to the brokers.")
+    kafka_client_id: str = Field(
+        "autopilot", min_length=1, description="Name shown to the brokers."
+    )
     kafka_consumer_group: str = Field(
-        "autopilot-group", description="Consumer group of consume_events."
+        "autopilot-group", min_length=1, description="Consumer group of consume_events."
     )
     kafka_group_instance_id: str = Field(
         "",
@@ -223,6 +227,19 @@ class SiteSettings(BaseSettings):
         """
         if any("://" not in one for one in value.get_secret_value().split()):
             raise ValueError("each must begin with a scheme and ://")
+        return value
+
+    @field_validator("kafka_sasl_mechanism")
+    @classmethod
+    def _check_mechanism(cls, value: str, info: ValidationInfo) -> str:
+        """Refuse a protocol that logs in by no mechanism.
+
+        Raises:
+            ValueError: It is missing.
+        """
+        protocol = info.data.get("kafka_security_protocol", "")
+        if protocol.startswith("SASL") and not value:
+            raise ValueError(f"must be set with KAFKA_SECURITY_PROTOCOL={protocol}")
         return value
 
     @field_validator("challenge_service_url", "challenge_service_token_url")

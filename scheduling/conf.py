@@ -129,7 +129,10 @@ class SchedulerSettings(_Settings):
         """
         least = info.data.get("min_schedule_advance", 0)
         if value < least:
-            raise ValueError(f"must not be below SCHEDULER_MIN_SCHEDULE_ADVANCE, {least}")
+            raise ValueError(
+                f"SCHEDULER_MAX_SCHEDULE_ADVANCE, {value}, must not be below "
+                f"SCHEDULER_MIN_SCHEDULE_ADVANCE, {least}"
+            )
         return value
 
     @property

@@ -14,7 +14,7 @@ from prometheus_client.registry import Collector
 from typing_extensions import override
 
 from autopilot_site.health import CheckStatus, Health
-from autopilot_site.health.facts import DatabaseFacts, Facts
+from autopilot_site.health.facts import DatabaseFacts
 from autopilot_site.metrics.totals import (
     CHANGES,
     DURATION_BUCKETS,
@@ -46,14 +46,20 @@ class ProductCollector(Collector):
     A value that is always there begins at 0, so that its first increase is seen.
     """
 
-    def __init__(self, facts: Facts, health: Health, counts: Counts | None) -> None:
-        self._facts, self._health, self._counts = facts, health, counts
+    def __init__(
+        self,
+        health: Health,
+        *,
+        database: DatabaseFacts | None = None,
+        counts: Counts | None = None,
+    ) -> None:
+        self._database, self._health, self._counts = database, health, counts
 
     @override
     def collect(self) -> Iterator[Metric]:
         yield self._checks()
-        if self._facts.database is not None:
-            yield from _gauges(self._facts.database)
+        if self._database is not None:
+            yield from _gauges(self._database)
         if self._counts is not None:
             yield from _firing(self._counts)
             yield from _recovery(self._counts)

@@ -11,13 +11,11 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from autopilot_site.health.facts import gather
-from autopilot_site.health.judgement import judge
-from autopilot_site.health.reading import SharedReader
+from autopilot_site.health.judgement import judge, without_answer
+from autopilot_site.health.reading import ANSWER_SECONDS, SharedReader
 from autopilot_site.metrics.collector import ProductCollector
 from autopilot_site.metrics.totals import count_all
 from scheduling.conf import recovery_settings
-
-_UNAVAILABLE = 503
 
 
 @require_safe
@@ -25,12 +23,13 @@ def metrics(request: HttpRequest) -> HttpResponse:
     """Tell all metrics.
 
     Without a database those that come from it are missing, and `autopilot_check_status`
-    says why; where it does not answer at all, the scrape fails.
+    says so; likewise where it keeps us waiting.
     """
+    now = timezone.now()
     try:
-        found = _reader.read(now=timezone.now())
+        found = _reader.read(now=now)
     except NoAnswerError:
-        return HttpResponse(status=_UNAVAILABLE, content_type="text/plain")
+        found = ProductCollector(without_answer(now=now, seconds=ANSWER_SECONDS))
     registry = CollectorRegistry(auto_describe=False)
     registry.register(found)
     encode, content_type = choose_encoder(request.headers.get("Accept", ""))
@@ -49,7 +48,7 @@ def read_metrics(*, now: datetime) -> ProductCollector:
         counts = count_all() if facts.database is not None else None
     except DatabaseError:
         counts = None
-    return ProductCollector(facts, health, counts)
+    return ProductCollector(health, database=facts.database, counts=counts)
 
 
 _reader = SharedReader(lambda now: read_metrics(now=now))

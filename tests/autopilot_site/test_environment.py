@@ -292,6 +292,8 @@ class TestManage:
         [
             ("SCHEDULER_MAX_CONCURRENT_JOBS", "0", "greater than or equal to 1"),
             ("SCHEDULER_ALLOW_PAST_SCHEDULING", "perhaps", "boolean"),
+            ("KAFKA_CONSUMER_GROUP", "", "at least 1 character"),
+            ("KAFKA_CLIENT_ID", "", "at least 1 character"),
         ],
     )
     def test_ends_with_1_and_names_the_bad_variable(self, name, value, allowed):
@@ -302,6 +304,13 @@ class TestManage:
         assert f"{name}='{value}': " in result.stderr
         assert allowed in result.stderr
         assert "Traceback" not in result.stderr
+
+    def test_asks_for_the_mechanism_of_a_protocol_that_logs_in(self):
+        result = self.run(DEBUG="1", KAFKA_SECURITY_PROTOCOL="SASL_SSL")
+
+        assert result.returncode == 1
+        said = "KAFKA_SASL_MECHANISM='': Value error, must be set with"
+        assert f"{said} KAFKA_SECURITY_PROTOCOL=SASL_SSL" in result.stderr
 
     def test_asks_for_a_secret_key_with_debug_off(self):
         result = self.run()

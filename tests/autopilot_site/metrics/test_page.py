@@ -1,5 +1,6 @@
 """`/metrics` has every name of the contract, with its type and its labels."""
 
+from concurrent.futures import TimeoutError as NoAnswerError
 from datetime import timedelta
 from unittest.mock import Mock
 
@@ -8,6 +9,7 @@ from django.db import OperationalError
 from prometheus_client.parser import text_string_to_metric_families
 
 from autopilot_site.health import facts
+from autopilot_site.metrics import views
 from scheduling.adapters import broker_probe
 from scheduling.adapters.clock import database_now
 from scheduling.models import ProcessState, VerificationResult
@@ -129,6 +131,20 @@ class TestMetrics:
             raise OperationalError("for user joe")
 
         monkeypatch.setattr(facts, "count_jobs", fail)
+
+        found = scrape()
+
+        assert set(found) == {"autopilot_check_status"}
+        values = {
+            s.labels["check"]: s.value for s in found["autopilot_check_status"].samples
+        }
+        assert values["database"] == 0
+
+    def test_say_that_a_database_keeps_them_waiting(self, scrape, monkeypatch):
+        def wait(**kwargs):
+            raise NoAnswerError
+
+        monkeypatch.setattr(views._reader, "read", wait)
 
         found = scrape()
 
