@@ -32,6 +32,8 @@ IDLE_SECONDS: Final = 30.0
 # What is said of a cluster that has just begun.
 STARTING: Final = "no cluster has looked for due jobs yet"
 OVERDUE_SECONDS: Final = 30.0
+# How the cause begins that tells of them, behind their number.
+OVERDUE_SAID: Final = " overdue, the oldest by "
 OVERDUE_FOR_LONG_SECONDS: Final = 60.0
 UNSENT_SECONDS: Final = 60.0
 # The consumers are behind by so many records.
@@ -207,7 +209,7 @@ def _scheduler(database: DatabaseFacts | None, *, broker: BrokerAnswer) -> Check
     overdue = database.jobs.oldest_overdue_seconds
     if overdue > OVERDUE_SECONDS:
         count = _many(database.jobs.overdue, "job")
-        said = f"{count} overdue, the oldest by {overdue:.0f} s"
+        said = f"{count}{OVERDUE_SAID}{overdue:.0f} s"
         is_our_fault = overdue > OVERDUE_FOR_LONG_SECONDS and not broker.error
         (down if is_our_fault else degraded).append(said)
     failed = figures["failedJobs"]

@@ -9,7 +9,12 @@ from django.conf import settings
 from django.urls import NoReverseMatch, reverse
 from typing_extensions import override
 
-from autopilot_site.health.judgement import CheckStatus, Health, HealthStatus
+from autopilot_site.health.judgement import (
+    OVERDUE_SAID,
+    CheckStatus,
+    Health,
+    HealthStatus,
+)
 from autopilot_site.home.day import Day, day_reader, quantile_ms, share_within, sum_up
 from autopilot_site.home.latest_health import latest_health
 from autopilot_site.home.pictures import (
@@ -36,6 +41,7 @@ from scheduling.pages.texts import (
 )
 from scheduling.queries.breakers import list_breakers
 
+_NONE: Final = timedelta(0)
 MOST_NEXT: Final = 8
 # More than that are told as "more than".
 MOST_COUNTED: Final = 1_000
@@ -97,11 +103,12 @@ class HomeContent(AdminPage):
         within = share_within(lateness, slo_ms)
         breakers = list_breakers()
         verdict = judge(last_result(), now=self.now)
+        needs = what_needs_somebody(health, breakers, verdict)
         return {
-            "truth": tell_truth(health, coming, now=self.now),
+            "truth": tell_truth(health, coming, needs, now=self.now),
             "causes": health.causes,
             "coming": [{"job": job, "about": is_about(job)} for job in coming],
-            "needs": what_needs_somebody(health, breakers, verdict),
+            "needs": needs,
             "figures": figures_of(day),
             "spark_width": SPARK_WIDTH,
             "spark_height": SPARK_HEIGHT,
@@ -112,6 +119,7 @@ class HomeContent(AdminPage):
             "published": lateness.total(),
             "within": None if within is None else _percent(within),
             "slo": span_text(timedelta(milliseconds=slo_ms)),
+            "late_url": jobs_url(late="true") if within is not None and within < 1 else "",
             "strip": strip_of(health, breakers, verdict),
         }
 
@@ -153,12 +161,16 @@ def next_due() -> list[ScheduledTransition]:
 
 
 def tell_truth(
-    health: Health, coming: Sequence[ScheduledTransition], *, now: datetime
+    health: Health,
+    coming: Sequence[ScheduledTransition],
+    needs: Sequence[Need],
+    *,
+    now: datetime,
 ) -> Truth:
-    """Return the one line, from the same checks as `/health`."""
-    # The first thing that is wrong; the page unfolds the rest.
-    cause = _first_cause(health)
+    """Return the one line, from the same checks as `/health`, and from what waits."""
     overdue, oldest = _overdue(health)
+    # The first thing that is wrong; the page unfolds the rest.
+    cause = _first_cause(health, but_overdue=overdue > 0)
     if overdue:
         late = f"{number_text(overdue)} overdue (oldest {span_text(oldest)})"
         return Truth(
@@ -171,22 +183,34 @@ def tell_truth(
         url, link = _help_for(health)
         tone = "bad" if health.status is HealthStatus.ERROR else "warning"
         return Truth(text=_sentence(cause), tone=tone, url=url, link=link)
+    what = "nothing is scheduled"
     if coming:
         first = coming[0].due_at - now
-        when = f"in {span_text(first)}" if first > timedelta(0) else "now"
-        return Truth(text=f"All well: next transition {when}", tone="good", url="", link="")
-    return Truth(
-        text="All well: nothing is scheduled", tone="good", url=jobs_url(), link="All jobs"
-    )
+        what = f"next transition {'in ' + span_text(first) if first > _NONE else 'now'}"
+    if needs:
+        verb = "needs" if len(needs) == 1 else "need"
+        return Truth(
+            text=f"{_sentence(what)}; {count_text(len(needs), 'thing')} {verb} you",
+            tone="warning",
+            url="#needs",
+            link="Show what",
+        )
+    url, link = ("", "") if coming else (jobs_url(), "All jobs")
+    return Truth(text=f"All well: {what}", tone="good", url=url, link=link)
 
 
-def _first_cause(health: Health) -> str:
-    """Return the first thing that is wrong, with its subject; empty where all is well."""
-    if not health.causes:
-        return ""
-    name, _, detail = health.causes[0].partition(": ")
-    first = detail.partition(";")[0]
-    return f"the {name}: {first}" if first.startswith("it ") else first
+def _first_cause(health: Health, *, but_overdue: bool) -> str:
+    """Return the first thing that is wrong, with its subject; empty where all is well.
+
+    Args:
+        but_overdue: Leave out that jobs are overdue, which is said already.
+    """
+    for cause in health.causes:
+        name, _, detail = cause.partition(": ")
+        for one in detail.split("; "):
+            if not (but_overdue and OVERDUE_SAID in one):
+                return f"the {name}: {one}" if one.startswith("it ") else one
+    return ""
 
 
 def _overdue(health: Health) -> tuple[int, timedelta]:

@@ -25,6 +25,7 @@ from typing_extensions import override
 
 from scheduling.admin.end_time import HELP, EndTime, read_end_time
 from scheduling.admin.override_words import WORDS, effect, is_about_where, refusal_text
+from scheduling.admin.plain_words import plain, tell_conflicts
 from scheduling.domain.errors import (
     InvalidRequestError,
     PreconditionFailedError,
@@ -205,7 +206,7 @@ class OverridePage(AdminPage):
         try:
             self.end_time = read_end_time(text, now=self.now, is_from_now=is_from_now)
         except SchedulingError as error:
-            self.error = f"The new instant: {error.detail}"
+            self.error = f"The new instant: {plain(error.detail, now=self.now)}"
 
     def _ask_for_instant(self) -> None:
         """Say so where an instant is needed and none was given."""
@@ -227,7 +228,7 @@ class OverridePage(AdminPage):
         try:
             return foresee(self.chosen, selection.jobs, due_at=due_at, now=self.now)
         except SchedulingError as error:
-            self.error = f"The new instant: {error.detail}"
+            self.error = f"The new instant: {plain(error.detail, now=self.now)}"
             self.end_time = None
         return foresee(self.chosen, selection.jobs, due_at=None, now=self.now)
 
@@ -264,7 +265,9 @@ class OverridePage(AdminPage):
             left_out=selection.total - len(selection.jobs) - len(selection.missing),
             most=MOST_JOBS,
             missing=selection.missing[:MOST_SHOWN],
-            conflicts=conflicts[:MOST_CONFLICTS],
+            conflicts=tell_conflicts(
+                [one.detail for one in conflicts[:MOST_CONFLICTS]], now=self.now
+            ),
             conflict_count=len(conflicts),
             hidden_conflicts=max(0, len(conflicts) - MOST_CONFLICTS),
             move_url=self._move_url(doable) if conflicts else "",
@@ -356,7 +359,9 @@ class OverridePage(AdminPage):
                 precondition=is_as_shown,
             )
         except SchedulingError as error:
-            return Outcome(job=job, key=str(job.pk), why_not=refusal_text(error, job))
+            return Outcome(
+                job=job, key=str(job.pk), why_not=refusal_text(error, job, now=self.now)
+            )
         if self.chosen is Override.RESCHEDULE and new.pk == job.pk:
             why_not = "is due at that instant already: nothing changed"
             return Outcome(job=job, key=str(job.pk), why_not=why_not)

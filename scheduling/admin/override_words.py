@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 
+from scheduling.admin.plain_words import plain
 from scheduling.domain.errors import SchedulingError
 from scheduling.domain.lifecycle import TransitionStatus
 from scheduling.models import ScheduledTransition
@@ -80,7 +81,7 @@ def effect(override: Override, prospect: Prospect, *, now: datetime) -> str:
     """Return what would become of one job, in words."""
     job = prospect.job
     if prospect.refusal is not None:
-        return refusal_text(prospect.refusal, job)
+        return refusal_text(prospect.refusal, job, now=now)
     match override:
         case Override.CANCEL:
             is_dealt_with = job.current_status is not TransitionStatus.SCHEDULED
@@ -111,9 +112,9 @@ def _new_instant(override: Override, prospect: Prospect, *, now: datetime) -> st
     return f"{old} → {new}, {span_text(shift)} {direction}"
 
 
-def refusal_text(error: SchedulingError, job: ScheduledTransition) -> str:
+def refusal_text(error: SchedulingError, job: ScheduledTransition, *, now: datetime) -> str:
     """Return why something is not done, in a line that names the job already."""
-    return error.detail.replace(f"job {job.job_id} ", "")
+    return plain(error.detail.replace(f"job {job.job_id} ", ""), now=now)
 
 
 def is_about(job: ScheduledTransition) -> str:

@@ -18,6 +18,7 @@ from django.http.response import HttpResponseBase
 from typing_extensions import override
 
 from scheduling.admin.override_page import own_reasons
+from scheduling.admin.plain_words import tell_conflicts
 from scheduling.domain.actors import Operation
 from scheduling.domain.adjustment_request import AdjustmentRequest
 from scheduling.domain.changes import OnConflict
@@ -62,7 +63,7 @@ class ShownPlan:
     moves: Sequence[PlannedMove]
     count: int
     unchanged: int
-    conflicts: Sequence[Mapping[str, Any]]
+    conflicts: Sequence[str]
     errors: Sequence[Mapping[str, Any]]
     is_refused: bool
     fingerprint: str
@@ -73,8 +74,8 @@ class ShownPlan:
         return self.count - len(self.moves)
 
 
-def show_plan(answer: Mapping[str, Any]) -> ShownPlan:
-    """Return an adjustment's answer as the page shows it, by one query."""
+def show_plan(answer: Mapping[str, Any], *, now: datetime) -> ShownPlan:
+    """Return an adjustment's answer as the page shows it, by a few queries."""
     details = answer["details"]
     rescheduled, created = details["rescheduled"], details["created"]
     names = [line["oldJobId"] for line in rescheduled[:MOST_SHOWN]]
@@ -109,7 +110,9 @@ def show_plan(answer: Mapping[str, Any]) -> ShownPlan:
         moves=moves,
         count=answer["adjustedCount"],
         unchanged=answer["unchangedCount"],
-        conflicts=answer["conflicts"][:MOST_SHOWN],
+        conflicts=tell_conflicts(
+            [one["detail"] for one in answer["conflicts"][:MOST_SHOWN]], now=now
+        ),
         errors=answer["errors"][:MOST_SHOWN],
         is_refused=not answer["success"],
         fingerprint=_fingerprint(answer),
@@ -180,7 +183,7 @@ class PlanPage(AdminPage):
 
     def plan_context(self, request: AdjustmentRequest) -> dict[str, Any]:
         """Return the plan as things stand, and what the other choices would do."""
-        plan = show_plan(self._try_out(request))
+        plan = show_plan(self._try_out(request), now=self.now)
         has_other_choices = self.has_choices and bool(plan.conflicts)
         others = list(self._other_choices(request)) if has_other_choices else []
         return {
@@ -223,7 +226,7 @@ class PlanPage(AdminPage):
         if not answer["success"]:
             return HTTPStatus.CONFLICT, {"is_changed": True}
         self.is_done = True
-        done = show_plan(answer)
+        done = show_plan(answer, now=self.now)
         changed = count_text(done.count, "transition")
         messages.success(self.request, f"{changed} changed: {request.reason}")
         return HTTPStatus.OK, {"done": done}

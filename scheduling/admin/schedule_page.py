@@ -9,15 +9,23 @@ from typing_extensions import override
 
 from scheduling.admin.end_time import HELP, read_end_time
 from scheduling.admin.override_page import own_reasons
+from scheduling.admin.plain_words import plain
 from scheduling.domain.actors import Operation
 from scheduling.domain.errors import (
     DuplicateJobError,
     InvalidPhaseDataError,
     InvalidRequestError,
+    InvalidScheduleTimeError,
     SchedulingError,
 )
 from scheduling.domain.lifecycle import TransitionKind
-from scheduling.domain.phases import LONGEST_REASON, LONGEST_TEXT, parse_query_id, wire_id
+from scheduling.domain.phases import (
+    LONGEST_REASON,
+    LONGEST_TEXT,
+    parse_query_id,
+    read_phase_data,
+    wire_id,
+)
 from scheduling.pages.base import AdminPage, admin_page
 from scheduling.pages.links import JOBS, job_url
 from scheduling.services.cancel import read_reason
@@ -32,7 +40,11 @@ FIELDS = (
     ("project_status", "projectStatus", "Challenge status", "Such as ACTIVE."),
 )
 _ID_FIELDS = frozenset({"project_id", "challenge_id", "phase_id"})
-_LABELS = {wire: label for _, wire, label, _ in FIELDS} | {"state": "State"}
+_LABELS = {wire: label for _, wire, label, _ in FIELDS} | {
+    "state": "State",
+    "endTime": "The due instant:",
+    "reason": "The reason",
+}
 
 
 @admin_page
@@ -58,10 +70,13 @@ class SchedulePage(AdminPage):
             return self._show([], standing=error.job_id)
         except (InvalidPhaseDataError, InvalidRequestError) as error:
             return self._show(
-                [f"{_LABELS.get(name, name)} {cause}." for name, cause in error.errors]
+                [
+                    f"{_LABELS.get(name, name)} {cause.removesuffix('.')}."
+                    for name, cause in error.errors
+                ]
             )
         except SchedulingError as error:
-            return self._show([f"The due instant: {error.detail}"])
+            return self._show([f"The due instant: {plain(error.detail, now=self.now)}"])
         word = "scheduled" if scheduled.is_new else "stands"
         return redirect(f"{job_url(scheduled.job.job_id)}?done={word}")
 
@@ -72,17 +87,38 @@ class SchedulePage(AdminPage):
             SchedulingError: The family, as the service and the parsers raise it.
         """
         fields = self.request.POST
-        reason = read_reason(fields.get("reason"))
+        errors: list[tuple[str, str]] = []
+        reason, data = "", self._data()
+        try:
+            end_time = read_end_time(
+                fields.get("end_time", ""), now=self.now, is_from_now=True
+            )
+            data["endTime"] = end_time.for_one(self.now)
+        except InvalidScheduleTimeError as error:
+            errors.append(("endTime", error.detail))
+        try:
+            read_phase_data(data)
+        except InvalidPhaseDataError as error:
+            errors += [one for one in error.errors if one[0] != "endTime"]
+        try:
+            reason = read_reason(fields.get("reason"))
+        except InvalidRequestError as error:
+            errors += error.errors
         if not fields.get("confirm"):
-            raise InvalidRequestError([("confirm", "is required")])
-        end_time = read_end_time(fields.get("end_time", ""), now=self.now, is_from_now=True)
+            errors.append(("confirm", "is required"))
+        if errors:
+            raise InvalidRequestError(errors)
+        return schedule_transition(data, actor=self.actor, now=self.now, reason=reason)
+
+    def _data(self) -> dict[str, object]:
+        """Return the phase data that the form has, without its instant."""
+        fields = self.request.POST
         data: dict[str, object] = {
             wire: _value(name, fields.get(name, "").strip()) for name, wire, *_ in FIELDS
         }
         data["state"] = fields.get("state")
-        data["endTime"] = end_time.for_one(self.now)
         data["operator"] = self.request.user.get_username()
-        return schedule_transition(data, actor=self.actor, now=self.now, reason=reason)
+        return data
 
     def _show(self, errors: list[str], *, standing: str = "") -> HttpResponse:
         """Show the form, and what is wrong with it."""

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from django.conf import settings
 from django.contrib import admin
 from django.contrib.admin.options import IncorrectLookupParameters
 from django.contrib.admin.utils import build_q_object_from_lookup_parameters
@@ -21,6 +22,7 @@ from scheduling.domain.lifecycle import FINAL, LIVE, TransitionStatus
 from scheduling.domain.phases import check_storable, parse_query_id
 from scheduling.models import AuditEntry, ScheduledTransition
 from scheduling.pages.lists import LAST_PAGE
+from scheduling.pages.texts import span_text
 from scheduling.queries.attention import (
     find_by_part,
     groups_of,
@@ -131,6 +133,28 @@ class OverdueFilter(admin.SimpleListFilter):
                 return queryset.exclude(overdue)
             case _:
                 return queryset
+
+
+class LateFilter(admin.SimpleListFilter):
+    """Filters by whether it was published later than the objective allows."""
+
+    title = "late"
+    parameter_name = "late"
+
+    @override
+    def lookups(self, request: HttpRequest, model_admin: Any) -> Iterable[tuple[str, str]]:
+        """Return the choices."""
+        objective = span_text(timedelta(milliseconds=settings.AUTOPILOT_LATENESS_SLO_MS))
+        return [("true", f"Published more than {objective} late")]
+
+    @override
+    def queryset(
+        self, request: HttpRequest, queryset: QuerySet[ScheduledTransition]
+    ) -> QuerySet[ScheduledTransition]:
+        """Return the jobs that were."""
+        if self.value() != "true":
+            return queryset
+        return queryset.filter(lateness_ms__gt=settings.AUTOPILOT_LATENESS_SLO_MS)
 
 
 def instant_of(request: HttpRequest) -> datetime:
@@ -255,11 +279,13 @@ class AttentionPaginator(Pages):
 class Listed:
     """What a row shows that is no column of its own.
 
-    now: the request's instant. scheduled_by: an actor, or empty.
+    now: the request's instant. scheduled_by: an actor, or empty. cancelled: by whom and
+    why, or empty.
     """
 
     now: datetime
     scheduled_by: str
+    cancelled: str
 
 
 def listed(job: ScheduledTransition) -> Listed:
@@ -286,11 +312,17 @@ class TransitionChangeList(Changes):
         if not self.multi_page:
             # Django reads what fits on one page without asking the paginator.
             self.result_list = self.paginator.page(1).object_list
+        if not (self.query or self.has_active_filters):
+            # Else it offers to show all, which it does.
+            self.full_result_count = self.result_count
         self.result_list = list(self.result_list)
         scheduled_by = _who_scheduled([job.job_id for job in self.result_list])
+        cancelled = _who_cancelled(self.result_list)
         for job in self.result_list:
             job.listed = Listed(
-                now=instant_of(request), scheduled_by=scheduled_by.get(job.job_id, "")
+                now=instant_of(request),
+                scheduled_by=scheduled_by.get(job.job_id, ""),
+                cancelled=cancelled.get(job.job_id, ""),
             )
         self.status_counts = self._count_by_status(request)
 
@@ -351,6 +383,25 @@ def _who_scheduled(job_ids: list[str]) -> dict[str, str]:
     """Return the actor who scheduled each job, by job id."""
     entries = AuditEntry.objects.filter(job_id__in=job_ids, action="transition.scheduled")
     return dict(entries.order_by().values_list("job_id", "actor"))
+
+
+def _who_cancelled(jobs: Iterable[ScheduledTransition]) -> dict[str, str]:
+    """Return by whom each of them was cancelled that was, and why, by job id."""
+    cancelled = TransitionStatus.CANCELLED
+    job_ids = [
+        job.job_id
+        for job in jobs
+        if job.current_status is cancelled and not job.replaced_by
+    ]
+    if not job_ids:
+        return {}
+    entries = AuditEntry.objects.filter(job_id__in=job_ids, new_status=cancelled)
+    return {
+        job_id: f"by {actor}: {reason}" if reason else f"by {actor}"
+        for job_id, actor, reason in entries.order_by().values_list(
+            "job_id", "actor", "reason"
+        )
+    }
 
 
 def is_in_own_order(request: HttpRequest) -> bool:

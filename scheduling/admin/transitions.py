@@ -1,6 +1,7 @@
 """The jobs: their list, the page of each, and the overrides of those one selects."""
 
 from collections.abc import Callable
+from textwrap import shorten
 from typing import Any, ClassVar
 from urllib.parse import urlencode
 
@@ -24,6 +25,7 @@ from scheduling.admin.transition_list import (
     STATUS,
     AttentionPaginator,
     ChallengeFilter,
+    LateFilter,
     OverdueFilter,
     ProjectFilter,
     TransitionChangeList,
@@ -52,6 +54,8 @@ from scheduling.services.overrides import Override, applicable
 
 # Chosen rows that fit into an address; of more, the page is the answer to the POST.
 MOST_IN_ADDRESS = 100
+# Of a reason so much stands in a row.
+WHY_LENGTH = 80
 
 
 def _action(chosen: Override) -> Callable[..., HttpResponseBase]:
@@ -87,6 +91,7 @@ class ScheduledTransitionAdmin(ReadOnlyAdmin):
         "status",
         "state",
         OverdueFilter,
+        LateFilter,
         ProjectFilter,
         ChallengeFilter,
         ("due_at", RangeDateTimeFilter),
@@ -247,13 +252,19 @@ class ScheduledTransitionAdmin(ReadOnlyAdmin):
 
     @admin.display(description="transition")
     def show_transition(self, job: ScheduledTransition) -> SafeString:
-        """Return which end of which phase it is, and the job's id; both lead to it."""
+        """Return which end of which phase it is, and the job's id; both lead to it.
+
+        Below that, in short, why it failed or waits, or who cancelled it.
+        """
         url = job_url(job.job_id)
+        why = listed(job).cancelled or job.last_error
+        line = '<br><span class="ap-why" title="{}">{}</span>'
         return format_html(
-            '<div><a class="ap-link" href="{}">{}</a><br>{}</div>',
+            '<div><a class="ap-link" href="{}">{}</a><br>{}{}</div>',
             url,
             is_about(job),
             show_id(job.job_id, url=url, shown=short_id(job.job_id)),
+            format_html(line, why, shorten(why, WHY_LENGTH)) if why else "",
         )
 
     @admin.display(description="challenge")

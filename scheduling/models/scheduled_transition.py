@@ -10,6 +10,8 @@ from typing_extensions import override
 
 from scheduling.domain.lifecycle import FINAL, LIVE, TransitionKind, TransitionStatus
 
+# The default of AUTOPILOT_LATENESS_SLO_MS, from which on an index has those that were late.
+LATE_MS = 1_000
 _LIVE = Q(status__in=sorted(LIVE))
 _FINAL = Q(status__in=sorted(FINAL))
 _SCHEDULED = Q(status=TransitionStatus.SCHEDULED)
@@ -212,6 +214,12 @@ class ScheduledTransition(models.Model):
                 fields=["status", "due_at", "id"],
                 condition=_FINAL,
                 name="transition_final_due",
+            ),
+            # What was published late; all else costs it nothing.
+            models.Index(
+                fields=["lateness_ms"],
+                condition=Q(lateness_ms__gt=LATE_MS),
+                name="transition_late",
             ),
             # Clean-up finds what has been final for long enough.
             models.Index(

@@ -2,6 +2,7 @@
 
 from datetime import datetime
 
+from django.conf import settings
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString, mark_safe
 
@@ -93,10 +94,13 @@ def show_status(job: ScheduledTransition, *, now: datetime) -> SafeString:
 
 
 def show_lateness(lateness_ms: float | None) -> SafeString:
-    """Return how late a job was, or how early."""
+    """Return how late a job was, or how early; in red where it was too late."""
     if lateness_ms is None:
         return EMPTY
-    return format_html('<span class="ap-number">{}</span>', lateness_text(lateness_ms))
+    style = "ap-number"
+    if lateness_ms > settings.AUTOPILOT_LATENESS_SLO_MS:
+        style += " ap-late"
+    return format_html('<span class="{}">{}</span>', style, lateness_text(lateness_ms))
 
 
 def short_id(text: str) -> str:

@@ -12,7 +12,7 @@ from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
-from autopilot_site.health import Check, CheckStatus, Health, HealthStatus
+from autopilot_site.health import Check, CheckStatus, Health, HealthStatus, judgement
 from autopilot_site.home import latest_health
 from autopilot_site.home import page as home
 from autopilot_site.home.day import (
@@ -76,10 +76,42 @@ class TestTruth:
     def test_is_that_all_is_well_and_when_the_next_one_is(self, now, db):
         job = ScheduledTransition(due_at=now + timedelta(seconds=200))
 
-        truth = home.tell_truth(health(now), [job], now=now)
+        truth = home.tell_truth(health(now), [job], [], now=now)
 
         assert truth.text == "All well: next transition in 3 min 20 s"
         assert truth.tone == "good"
+
+    @pytest.mark.parametrize(
+        ("due_in", "count", "text"),
+        [
+            (200, 1, "Next transition in 3 min 20 s; 1 thing needs you"),
+            (None, 2, "Nothing is scheduled; 2 things need you"),
+        ],
+    )
+    def test_is_not_that_all_is_well_while_something_waits_for_a_person(
+        self, now, due_in, count, text
+    ):
+        coming = []
+        if due_in:
+            coming.append(ScheduledTransition(due_at=now + timedelta(seconds=due_in)))
+        need = home.Need(text="2 transitions failed", url="/", kind="failed")
+
+        truth = home.tell_truth(health(now), coming, [need] * count, now=now)
+
+        assert (truth.text, truth.tone, truth.url) == (text, "warning", "#needs")
+
+    def test_is_why_something_is_overdue_not_once_more_that_it_is(self, now, db):
+        late = f"1 job{judgement.OVERDUE_SAID}46 s"
+        found = health(
+            now,
+            scheduler=(CheckStatus.DEGRADED, late),
+            kafka=(CheckStatus.DOWN, "no broker answers"),
+            figures={"scheduler": {"overdueJobs": 1, "oldestOverdueSeconds": 46.0}},
+        )
+
+        truth = home.tell_truth(found, [], [], now=now)
+
+        assert truth.text == "1 overdue (oldest 46 s): no broker answers"
 
     def test_is_what_is_overdue_and_why(self, now, db):
         found = health(
@@ -88,7 +120,7 @@ class TestTruth:
             figures={"scheduler": {"overdueJobs": 2, "oldestOverdueSeconds": 41.0}},
         )
 
-        truth = home.tell_truth(found, [], now=now)
+        truth = home.tell_truth(found, [], [], now=now)
 
         assert truth.text == "2 overdue (oldest 41 s): no broker answers"
         assert truth.tone == "bad"
@@ -97,7 +129,7 @@ class TestTruth:
     def test_is_the_first_thing_that_is_wrong(self, now, db):
         found = health(now, recovery=(CheckStatus.DEGRADED, "the last run failed"))
 
-        truth = home.tell_truth(found, [], now=now)
+        truth = home.tell_truth(found, [], [], now=now)
 
         assert (truth.text, truth.tone) == ("The last run failed", "warning")
 

@@ -39,12 +39,12 @@ def make_job(db, operator, phase_data, now):
         if "due_at" in columns:
             columns.setdefault("ready_at", columns["due_at"])
         if status == "completed":
-            columns |= {
+            columns = {
                 "completed_at": now,
                 "topic_partition": 0,
                 "topic_offset": number,
                 "lateness_ms": 3.5,
-            }
+            } | columns
         rows = ScheduledTransition.objects.filter(pk=job.pk)
         rows.update(status=status, **columns)
         return rows.get()

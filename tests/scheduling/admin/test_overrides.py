@@ -9,6 +9,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from scheduling.admin import override_page
+from scheduling.domain.phases import format_instant
 from scheduling.models import AuditEntry, ScheduledTransition
 from scheduling.services.cancel import cancel_transition
 from tests.support.challenges import make_challenge
@@ -297,9 +298,9 @@ class TestConflicts:
     @pytest.mark.parametrize(
         ("end", "to", "told"),
         [
-            (("102", "END"), "-150min", "phase 102 would end at"),
-            (("102", "END"), "+1h", "before the END of its predecessor 102"),
-            (("103", "START"), "-1min", "before the END of its predecessor 102"),
+            (("102", "END"), "-150min", "Submission (102) would end at"),
+            (("102", "END"), "+1h", "before the END of its predecessor Submission"),
+            (("103", "START"), "-1min", "before the END of its predecessor Submission"),
         ],
     )
     def test_are_told_with_the_plan(self, plan, end, to, told):
@@ -468,7 +469,7 @@ class TestSchedule:
             ("project_id", "", "Project id is required"),
             ("phase_type_name", "", "Phase is required"),
             ("state", "MIDDLE", "State must be START or END"),
-            ("reason", "  ", "reason must not be blank"),
+            ("reason", "  ", "The reason must not be blank"),
             ("end_time", "soon", "The due instant"),
             ("end_time", "-1h", "The due instant"),
             ("confirm", "", "confirm is required"),
@@ -479,6 +480,24 @@ class TestSchedule:
 
         assert told in response.content.decode()
         assert not ScheduledTransition.objects.exists()
+
+    def test_says_all_that_is_wrong_at_once(self, as_role, db):
+        wrong = {"project_id": "x", "phase_id": "-3", "end_time": "soon", "reason": ""}
+
+        html = as_role("operator").post(SCHEDULE, {**self.FIELDS, **wrong}).content.decode()
+
+        for label in ("Project id", "Phase id", "The due instant:", "The reason"):
+            assert f"<li>{label} " in html or f">{label} " in html, label
+
+    def test_says_that_an_instant_is_past_in_the_page_s_words(self, as_role, db, now):
+        past = format_instant(now - timedelta(hours=1))
+
+        response = as_role("operator").post(SCHEDULE, {**self.FIELDS, "end_time": past})
+
+        html = response.content.decode()
+        assert re.search(
+            r"The due instant: \w{3} \d+ \w{3} [\d:.]+ UTC is in the past", html
+        )
 
     def test_is_refused_to_a_viewer(self, as_role, db):
         client = as_role("viewer")

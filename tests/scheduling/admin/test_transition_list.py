@@ -9,7 +9,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from scheduling.admin import transition_list
-from scheduling.models import ScheduledTransition
+from scheduling.models import AuditEntry, ScheduledTransition
 
 JOBS = "/admin/scheduling/scheduledtransition/"
 
@@ -211,6 +211,53 @@ class TestSearch:
 
         assert response.status_code == 302
         assert "e=1" in response.headers["Location"]
+
+
+class TestLate:
+    @pytest.fixture
+    def late(self, make_job, now, hour):
+        """Return one job later than the objective, and one that was not."""
+        make_job("completed", due_at=now - hour, lateness_ms=1_000.0)
+        return make_job("completed", due_at=now - hour, lateness_ms=1_000.5)
+
+    def test_ones_are_found_by_a_filter(self, as_role, late):
+        assert listed(as_role("viewer"), {"late": "true"})[1] == [late.pk]
+
+    def test_ones_are_marked(self, as_role, late):
+        html = as_role("viewer").get(JOBS).content.decode()
+
+        assert html.count("ap-late") == 1
+
+    def test_ones_have_an_index(self):
+        if connection.vendor != "postgresql":
+            pytest.skip("SQLite explains in other words")
+        rows = ScheduledTransition.objects.filter(lateness_ms__gt=1_000.0).order_by()
+        with connection.cursor() as cursor:
+            cursor.execute("SET LOCAL enable_seqscan = off")
+            assert "transition_late" in rows.explain()
+
+
+class TestReasons:
+    def test_stand_in_the_row(self, as_role, make_job, now):
+        make_job("failed", last_error="no such topic: <autopilot>", attempts=4)
+        cancelled = make_job("cancelled")
+        moved = make_job("cancelled", replaced_by="job-9")
+        for job in (cancelled, moved):
+            AuditEntry.objects.create(
+                at=now,
+                action="transition.cancelled",
+                job_id=job.job_id,
+                actor="user:olivia",
+                role="operator",
+                old_status="scheduled",
+                new_status="cancelled",
+                reason="the client withdrew " + "x" * 100,
+            )
+
+        html = as_role("viewer").get(JOBS).content.decode()
+
+        assert ">no such topic: &lt;autopilot&gt;</span>" in html
+        assert html.count(">by user:olivia: the client withdrew [...]</span>") == 1
 
 
 class TestRows:
