@@ -1,8 +1,9 @@
 """The process beside each cluster that verifies by itself, one over all hosts at a time.
 
 Each run looks at what changed since the last one, at all live jobs, and at some of the
-older seals in turn, so that an old entry is proven again sooner or later. Its result is
-the row `VerificationResult` named `scheduled`.
+older seals in turn, so that an old entry is proven again sooner or later. After one that
+found something the next ones look at the same again, for a day: what is wrong is told
+until it is mended. Its result is the row `VerificationResult` named `scheduled`.
 """
 
 import logging
@@ -32,6 +33,8 @@ LONGEST_SHARE: Final = 300
 # The first run goes so far back, and each begins a little before the last one did.
 FIRST_SPAN: Final = timedelta(days=1)
 OVERLAP: Final = timedelta(minutes=2)
+# For so long what was found wrong is looked at again.
+STAYS: Final = timedelta(days=1)
 # Older seals that are proven again in one run, and entries of theirs, at the most.
 OLD_SEALS: Final = 500
 OLD_ENTRIES: Final = 20_000
@@ -68,15 +71,28 @@ def run(last: VerificationResult | None, *, now: datetime) -> VerificationResult
     """
     started = time.monotonic()
     head = newest_seal()
-    since = last.started_at - OVERLAP if last else now - FIRST_SPAN
+    broken_since = last.broken_since if last else None
+    is_old = broken_since is not None and broken_since < now - STAYS
+    looks_again = broken_since is not None and not is_old
+    since = _since(last, looks_again=looks_again, now=now)
     report = verify(now=now, with_topic=False, since=since)
     rechecked_to = _recheck(report, last.rechecked_to if last else 0)
-    if last is not None:
-        _check_anchor(report, last)
+    anchor = (head.number, head.digest) if head else (0, "")
+    if last is not None and not _stands(report, last) and not is_old:
+        anchor = (last.seal_number, last.seal_digest)
+    if not report.holds and not is_old:
+        # The next one looks at the same seals once more.
+        rechecked_to = last.rechecked_to if last else 0
+    if report.holds:
+        broken_since = None
+    elif not looks_again:
+        broken_since = now
     result, _ = VerificationResult.objects.update_or_create(
         name=RESULT,
         defaults={
             "started_at": now,
+            "looked_since": since,
+            "broken_since": broken_since,
             "finished_at": now + timedelta(seconds=time.monotonic() - started),
             "is_ok": report.holds,
             "violations": {
@@ -86,13 +102,24 @@ def run(last: VerificationResult | None, *, now: datetime) -> VerificationResult
                 why for one in report.invariants.values() for why in one.unchecked
             ],
             "findings": _findings(report),
-            "seal_number": head.number if head else 0,
-            "seal_digest": head.digest if head else "",
+            "seal_number": anchor[0],
+            "seal_digest": anchor[1],
             "rechecked_to": rechecked_to,
         },
     )
     _tell(result)
     return result
+
+
+def _since(
+    last: VerificationResult | None, *, looks_again: bool, now: datetime
+) -> datetime:
+    """Return from when on changes are looked at: as before, where that found something."""
+    if last is None:
+        return now - FIRST_SPAN
+    if looks_again and last.looked_since:
+        return last.looked_since
+    return last.started_at - OVERLAP
 
 
 def _recheck(report: Report, done_to: int) -> int:
@@ -109,17 +136,18 @@ def _recheck(report: Report, done_to: int) -> int:
     return last if len(sizes) == OLD_SEALS or fitting < len(sizes) else 0
 
 
-def _check_anchor(report: Report, last: VerificationResult) -> None:
-    """The chain's end of the last run stands: nobody cut it off and began anew."""
+def _stands(report: Report, last: VerificationResult) -> bool:
+    """Tell whether the chain's end of the last run stands: nobody cut it off."""
     number = last.seal_number
     if not number:
-        return
+        return True
     stands = AuditSeal.objects.filter(number=number, digest=last.seal_digest).exists()
     if not stands:
         report.invariants[9].violation_count += 1
         report.invariants[9].violations.append(
             Violation(job_id=None, detail=f"seal {number} is not the one that it was")
         )
+    return stands
 
 
 def _findings(report: Report) -> list[dict[str, Any]]:

@@ -9,6 +9,9 @@ class VerificationResult(models.Model):
 
     Written by verification.watch alone.
 
+    looked_since: what changed since then was looked at.
+    broken_since: when the first run began of those in a row that found something, and
+        looked at the same; null where the last one found nothing.
     violations: how many each invariant had, by its number as text.
     unchecked: why something could not be checked.
     findings: the first violations, as {"id", "jobId", "detail"}.
@@ -18,6 +21,8 @@ class VerificationResult(models.Model):
 
     name = models.CharField(max_length=20, unique=True)
     started_at = models.DateTimeField()
+    looked_since = models.DateTimeField(null=True, blank=True)
+    broken_since = models.DateTimeField(null=True, blank=True)
     finished_at = models.DateTimeField()
     is_ok = models.BooleanField()
     violations = models.JSONField(default=dict)

@@ -24,6 +24,18 @@ def without_triggers():
                     cursor.execute(statement)
 
 
+def restore_triggers():
+    """Put them back, while what was done without them stands."""
+    with connection.cursor() as cursor:
+        if connection.vendor == "postgresql":
+            for table in TABLES:
+                cursor.execute(f"ALTER TABLE {table} ENABLE TRIGGER USER")
+        else:
+            for guard in GUARDS:
+                for statement in guard.CREATE["sqlite"]:
+                    cursor.execute(statement)
+
+
 @contextmanager
 def tampering():
     """Let the block change the audit; all of it is undone at the end."""
