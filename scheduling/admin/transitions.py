@@ -18,7 +18,7 @@ from typing_extensions import override
 from unfold.contrib.filters.admin import RangeDateTimeFilter
 
 from scheduling.admin.override_page import OverridePage
-from scheduling.admin.override_words import WORDS, is_about
+from scheduling.admin.override_words import WORDS, is_about, is_about_where
 from scheduling.admin.read_only import ReadOnlyAdmin
 from scheduling.admin.transition_list import (
     OVERDUE,
@@ -49,7 +49,7 @@ from scheduling.pages.shown import (
     show_status,
     show_when,
 )
-from scheduling.pages.texts import NOTHING
+from scheduling.pages.texts import lateness_text
 from scheduling.services.overrides import Override, applicable
 
 # Chosen rows that fit into an address; of more, the page is the answer to the POST.
@@ -281,6 +281,10 @@ class ScheduledTransitionAdmin(ReadOnlyAdmin):
     def show_lateness(self, job: ScheduledTransition) -> SafeString:
         """Return how late it went out; before that, how often it was tried."""
         if job.lateness_ms is not None:
+            if job.forced_at is not None and job.lateness_ms < 0:
+                # It was not early: a person wanted it then.
+                early = lateness_text(job.lateness_ms)
+                return format_html('<span title="{}">run now</span>', early)
             return show_lateness(job.lateness_ms)
         if not job.attempts:
             return EMPTY
@@ -292,8 +296,12 @@ class ScheduledTransitionAdmin(ReadOnlyAdmin):
 
     @admin.display(description="scheduled by")
     def show_scheduled_by(self, job: ScheduledTransition) -> SafeString:
-        """Return who scheduled it."""
-        return format_html("{}", listed(job).scheduled_by or NOTHING)
+        """Return who scheduled it; a narrow column breaks it behind the kind of actor."""
+        actor = listed(job).scheduled_by
+        if not actor:
+            return EMPTY
+        kind, colon, name = actor.partition(":")
+        return format_html("{}{}<wbr>{}", kind, colon, name)
 
     @admin.display(description="do")
     def show_menu(self, job: ScheduledTransition) -> SafeString:
@@ -313,7 +321,7 @@ class ScheduledTransitionAdmin(ReadOnlyAdmin):
             job.pk,
             job.job_id,
             job.pk,
-            is_about(job),
+            is_about_where(job),
             format_html_join("", '<a href="{}">{}</a>', lines),
         )
 

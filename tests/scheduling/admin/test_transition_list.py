@@ -264,7 +264,7 @@ class TestRows:
     def test_tell_who_scheduled_and_what_can_be_done(self, as_role, jobs):
         html = listed(as_role("operator"))[0].content.decode()
 
-        assert "user:olivia" in html
+        assert "user:<wbr>olivia" in html
         assert f"action=retry&amp;_selected_action={jobs['failed'].pk}" in html
         assert f"action=retry&amp;_selected_action={jobs['coming'].pk}" not in html
 
