@@ -22,8 +22,9 @@ logger = logging.getLogger("autopilot.cluster")
 
 FIRST_WAIT_SECONDS = 0.05
 LONGEST_WAIT_SECONDS = 10.0
-# A life at least this long was a good one: the next restart is immediate again.
-GOOD_LIFE_SECONDS = 30.0
+# A life at least this long was a good one: the next restart is immediate again. Whoever
+# crashes by itself does so sooner; what was killed several times must not wait for it.
+GOOD_LIFE_SECONDS = 5.0
 # What a lane may still hold when the stop comes is given back after ten seconds.
 STOP_SECONDS = 15.0
 
