@@ -66,7 +66,8 @@ class ScheduleAdjustments(ApiView):
         asked = read_adjustment(request.data)
         is_named = asked.batch_id is not None or asked.is_dry_run
         if not is_named:
-            # So that the answer is kept with what it changes: see `made_before`.
+            # A batch keeps its answer in the transaction that makes its changes: a repeated
+            # request finds it there, whatever became of the jobs since.
             asked = replace(asked, batch_id=self.request_name)
         answer = adjust_schedules(asked, actor=actor_of(request), now=timezone.now())
         if not is_named:

@@ -20,6 +20,7 @@ from scheduling.adapters.event_publisher import EventPublisher, process_publishe
 from scheduling.adapters.lanes import LaneBoard, current_board
 from scheduling.adapters.look import Look, look
 from scheduling.adapters.owner import Owner
+from scheduling.adapters.patience import is_session_lost
 from scheduling.adapters.vitals import process_vitals
 from scheduling.conf import age_limit, scheduler_settings
 from scheduling.services.batch import DATABASE_RETRY_SECONDS, Batch, log_ids
@@ -145,9 +146,10 @@ class Lane:
                 claim = self._next_claim() if may_claim else None
                 lateness, jobs = complete_and_claim(batch.token, batch.dated(), claim)
             except (OperationalError, InterfaceError) as error:
-                connection.close()
-                if claim and not self._unanswered:
+                # Of a statement that failed it is known that it claimed nothing.
+                if claim and not self._unanswered and is_session_lost(error):
                     self._unanswered = claim.token
+                connection.close()
                 is_lost = self._unanswered and not self._board.is_stopping
                 if not (batch.acknowledged or is_lost) or time.monotonic() > give_up_at:
                     raise

@@ -228,7 +228,7 @@ class TestLate:
 
         assert html.count("ap-late") == 1
 
-    def test_ones_have_an_index(self):
+    def test_ones_have_an_index(self, db):
         if connection.vendor != "postgresql":
             pytest.skip("SQLite explains in other words")
         rows = ScheduledTransition.objects.filter(lateness_ms__gt=1_000.0).order_by()

@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import pytest
 from confluent_kafka import KafkaError
-from django.db import OperationalError
+from django.db import OperationalError, connection
 
 from scheduling.adapters import event_publisher, lanes
 from scheduling.adapters.claim_ends import disown, give_back
@@ -502,6 +502,7 @@ class TestLostAnswer:
             answer = complete_and_claim(token, acknowledged, claim)
             if left and (answer[1] or answer[0]):
                 left.pop()
+                connection.close()
                 raise OperationalError("server closed the connection unexpectedly")
             return answer
 
@@ -537,6 +538,7 @@ class TestLostAnswer:
                 monkeypatch.setattr(
                     "scheduling.services.publish.complete_and_claim", complete_and_claim
                 )
+                connection.close()
                 raise OperationalError("server closed the connection unexpectedly")
             return answer
 
