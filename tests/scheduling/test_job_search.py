@@ -1,5 +1,6 @@
 """Jobs found by a part of an id or a name, by the index of trigrams where there is one."""
 
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
@@ -220,10 +221,13 @@ class TestJobTexts:
 
     def test_may_lack_the_index_where_the_database_refuses_it(self, caplog):
         migration = import_module("scheduling.migrations.0014_job_texts")
+        role = f"test{os.getpid()}_nobody"
         with connection.cursor() as cursor, connection.schema_editor() as editor:
             cursor.execute("DROP INDEX job_text_trigrams")
-            cursor.execute("CREATE ROLE nobody_of_ours")
-            cursor.execute("SET LOCAL ROLE nobody_of_ours")
+            # Roles belong to the whole server; this one goes with the transaction.
+            cursor.execute(f"CREATE ROLE {role}")
+            cursor.execute(f"GRANT {role} TO CURRENT_USER")
+            cursor.execute(f"SET LOCAL ROLE {role}")
 
             migration.create_index(apps, editor)
 
