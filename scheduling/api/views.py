@@ -108,8 +108,9 @@ class TransitionList(ApiView):
     def post(self, request: Request) -> Response:
         """Schedule a transition."""
         data = with_operator(request.data, request)
-        for job_id in self.made_before([data]).values():
-            job, _ = find_job(job_id)
+        made = self.made_before([data])
+        if made:
+            job, _ = find_job(made[0])
             return job_response(job, request, status=HTTPStatus.CREATED)
         scheduled = schedule_transition(data, actor=actor_of(request), now=timezone.now())
         status = HTTPStatus.CREATED if scheduled.is_new else HTTPStatus.OK

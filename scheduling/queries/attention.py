@@ -15,8 +15,8 @@ from scheduling.queries.job_search import find_by_index
 
 S = TransitionStatus
 _UNDEALT = frozenset({S.EXPIRED, S.FAILED})
-# Of a part of an id or a name, so many live jobs and so many settled ones are looked
-# through, the next due and the newest: no index finds a part.
+# Where the index of trigrams can't tell, so many live jobs and so many settled ones are
+# looked through for a part of an id or a name, the next due and the newest.
 SEARCHED = 5_000
 # As many as are sorted in memory: each one is named by every query of the list.
 MOST_FOUND = 500

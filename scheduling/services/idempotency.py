@@ -15,10 +15,11 @@ from typing import NamedTuple
 
 from scheduling.adapters.owner import Owner
 from scheduling.domain.actors import Actor
-from scheduling.domain.errors import ConflictError, SchedulingError
-from scheduling.domain.phases import PhaseData, format_instant, read_phase_data
+from scheduling.domain.errors import ConflictError
+from scheduling.domain.phases import PhaseData, format_instant
 from scheduling.models import AuditEntry, IdempotencyKey
 from scheduling.services.forget import forget
+from scheduling.services.schedule import read_item
 
 # How long an answer is kept (a client that repeats after that asks anew).
 KEPT = timedelta(hours=24)
@@ -183,7 +184,9 @@ def made_before(
     if ticket is None or not ticket.is_repeated:
         return {}
     wanted = {
-        index: item for index, item in enumerate(map(_read, items)) if item is not None
+        index: item
+        for index, item in enumerate(map(read_item, items))
+        if isinstance(item, PhaseData)
     }
     entries = AuditEntry.objects.filter(
         at__gte=ticket.began_at,
@@ -198,14 +201,6 @@ def made_before(
         made.setdefault((*identity, changes.get("endTime")), job_id)
     found = {index: made.get(_asked_for(item)) for index, item in wanted.items()}
     return {index: job_id for index, job_id in found.items() if job_id is not None}
-
-
-def _read(item: PhaseData | Mapping[str, object]) -> PhaseData | None:
-    """Return an item understood; None where it can't be."""
-    try:
-        return item if isinstance(item, PhaseData) else read_phase_data(item)
-    except SchedulingError:
-        return None
 
 
 def _asked_for(item: PhaseData) -> tuple[object, ...]:

@@ -135,7 +135,7 @@ def _schedule_chunk(
     reason: str,
 ) -> list[Scheduled | SchedulingError]:
     """Schedule up to a thousand in one transaction."""
-    read: list[PhaseData | SchedulingError] = [_read(item) for item in items]
+    read: list[PhaseData | SchedulingError] = [read_item(item) for item in items]
     for attempt in range(1, MOST_TRIES + 1):
         try:
             with transaction.atomic():
@@ -146,7 +146,7 @@ def _schedule_chunk(
     raise AssertionError("unreachable")
 
 
-def _read(item: PhaseData | Mapping[str, object]) -> PhaseData | SchedulingError:
+def read_item(item: PhaseData | Mapping[str, object]) -> PhaseData | SchedulingError:
     """Return the item understood, or why it can't be."""
     try:
         return item if isinstance(item, PhaseData) else read_phase_data(item)
