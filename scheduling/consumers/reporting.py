@@ -92,11 +92,15 @@ class Report:
         """
         lag: dict[str, int] = {}
         try:
-            for place in consumer.position(consumer.assignment()):
+            assigned = consumer.assignment()
+            for place in consumer.position(assigned):
                 low, end = consumer.get_watermark_offsets(place, cached=True)
                 if end < 0:
                     continue
-                at = place.offset if place.offset >= 0 else self._kept(consumer, place)
+                at = place.offset
+                if at < 0:
+                    offsets = self._group_offsets(consumer, assigned)
+                    at = offsets.get((place.topic, place.partition), -1)
                 # Where nobody of the group was before, it begins with the first record.
                 at = max(low, 0) if at < 0 else at
                 lag[f"{place.topic}[{place.partition}]"] = max(0, end - at)
@@ -104,18 +108,17 @@ class Report:
             return {}
         return lag
 
-    def _kept(self, consumer: Consumer, place: TopicPartition) -> int:
-        """Return the group's place in a partition; negative where it has none.
+    def _group_offsets(
+        self, consumer: Consumer, assigned: list[TopicPartition]
+    ) -> dict[tuple[str, int], int]:
+        """Return the group's places in what is assigned; negative where it has none.
 
         Raises:
             KafkaException: The broker does not say.
         """
-        assigned = {(one.topic, one.partition) for one in consumer.assignment()}
-        if assigned != self._committed.keys():
+        if {(one.topic, one.partition) for one in assigned} != self._committed.keys():
             self._committed = {
                 (one.topic, one.partition): one.offset
-                for one in consumer.committed(
-                    consumer.assignment(), timeout=COMMITTED_SECONDS
-                )
+                for one in consumer.committed(assigned, timeout=COMMITTED_SECONDS)
             }
-        return self._committed.get((place.topic, place.partition), -1)
+        return self._committed
