@@ -71,16 +71,15 @@ real-services:
 DURATION ?= 180
 # Seconds from one kill to the next.
 KILL_EVERY ?= 1
+CHAOS = $(DEV) python -m tests.chaos --seconds $(DURATION) --kill-every $(KILL_EVERY) \
+	$(if $(SEED),--seed $(SEED)) $(if $(RAW),--raw $(RAW))
 chaos: | $(UV) ## Let clients work under faults, and judge it from outside (DURATION, SEED)
-	$(DEV) python -m tests.chaos --seconds $(DURATION) --kill-every $(KILL_EVERY) \
-		$(if $(SEED),--seed $(SEED)) \
-		$(if $(RAW),--raw $(RAW))
+	$(CHAOS)
 
 soak: DURATION = 3600
 soak: KILL_EVERY = 60
 soak: | $(UV) ## The same for an hour, with a kill a minute: does anything grow? (DURATION, RAW)
-	$(DEV) python -m tests.chaos --only-kills --seconds $(DURATION) \
-		--kill-every $(KILL_EVERY) $(if $(RAW),--raw $(RAW))
+	$(CHAOS) --only-kills
 
 mutants: | $(UV) ## Put bugs into a copy of the code, and see that the tests find each
 	$(DEV) python -m tests.mutants $(ARGS)

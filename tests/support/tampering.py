@@ -14,25 +14,23 @@ TABLES = ("scheduling_auditentry", "scheduling_auditseal")
 
 def without_triggers():
     """Take the triggers away; the caller's transaction brings them back."""
-    with connection.cursor() as cursor:
-        if connection.vendor == "postgresql":
-            for table in TABLES:
-                cursor.execute(f"ALTER TABLE {table} DISABLE TRIGGER USER")
-        else:
-            for guard in GUARDS:
-                for statement in guard.DROP["sqlite"]:
-                    cursor.execute(statement)
+    _turn_triggers("DISABLE", "DROP")
 
 
 def restore_triggers():
     """Put them back, while what was done without them stands."""
+    _turn_triggers("ENABLE", "CREATE")
+
+
+def _turn_triggers(verb, statements):
+    """Turn them off or on: on PostgreSQL by a verb, on SQLite by a guard's statements."""
     with connection.cursor() as cursor:
         if connection.vendor == "postgresql":
             for table in TABLES:
-                cursor.execute(f"ALTER TABLE {table} ENABLE TRIGGER USER")
+                cursor.execute(f"ALTER TABLE {table} {verb} TRIGGER USER")
         else:
             for guard in GUARDS:
-                for statement in guard.CREATE["sqlite"]:
+                for statement in getattr(guard, statements)["sqlite"]:
                     cursor.execute(statement)
 
 
