@@ -4,10 +4,11 @@ import time
 import uuid
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from confluent_kafka import (
     Consumer,
+    KafkaError,
     KafkaException,
     Message,
     TopicPartition,
@@ -23,6 +24,19 @@ from scheduling.topics import PHASE_TRANSITION
 CLOCK_MARGIN = timedelta(seconds=30)
 TIMEOUT_SECONDS = 10.0
 _CHUNK = 500
+# What a broker that has just started, or a leader that has just changed, says for a moment.
+SETTLING: Final = frozenset(
+    {
+        KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.FENCED_LEADER_EPOCH,
+        KafkaError.UNKNOWN_LEADER_EPOCH,
+        KafkaError.REPLICA_NOT_AVAILABLE,
+        KafkaError.OFFSET_NOT_AVAILABLE,
+        KafkaError.KAFKA_STORAGE_ERROR,
+    }
+)
+SETTLING_PAUSE_SECONDS: Final = 0.1
 
 
 class FoundEvent(NamedTuple):
@@ -63,8 +77,7 @@ def find_events(
     deadline = time.monotonic() + timeout_seconds
     try:
         search = _Search(consumer, topic, deadline)
-        ends = search.open(min(wanted.values()) - CLOCK_MARGIN)
-        return search.read(ends, set(wanted))
+        return search.find(set(wanted), since=min(wanted.values()) - CLOCK_MARGIN)
     except KafkaException as error:
         raise ServiceUnavailableError(
             f"the topic {topic} can't be searched now: {error.args[0].str()}"
@@ -83,6 +96,23 @@ class _Search:
     def _left(self) -> float:
         """The seconds left, at least a little."""
         return max(0.1, self._deadline - time.monotonic())
+
+    def find(
+        self, wanted: set[uuid.UUID], *, since: datetime
+    ) -> dict[uuid.UUID, FoundEvent]:
+        """Return where the wanted events stand, however often it takes to ask.
+
+        Else a search just after a broker's return would fail, and with it the trial of
+        the circuit breaker: everything would wait for the next one.
+        """
+        while True:
+            try:
+                return self.read(self.open(since), wanted)
+            except KafkaException as error:
+                is_settling = error.args[0].code() in SETTLING
+                if not is_settling or time.monotonic() >= self._deadline:
+                    raise
+                time.sleep(SETTLING_PAUSE_SECONDS)
 
     def open(self, since: datetime) -> dict[int, int]:
         """Place the consumer at `since` on each partition; return where each ends."""
