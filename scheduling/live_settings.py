@@ -35,6 +35,8 @@ class LiveGroup(BaseSettings):
 
 
 Group = TypeVar("Group", bound=BaseSettings)
+# Names and encoded values.
+Rows = list[tuple[str, str]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,11 +133,26 @@ def read_overrides() -> dict[str, bool | int]:
     Raises:
         DatabaseError: The database is out of reach.
     """
+    return _parse(_read_rows())
+
+
+def _read_rows() -> Rows:
+    """Return names and texts as they stand in the table."""
+    # Each process asks every few seconds: the ORM takes several times as long.
+    table = apps.get_model("constance", "Constance")._meta.db_table
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT key, value FROM {connection.ops.quote_name(table)}")  # noqa: S608
+        rows: Rows = cursor.fetchall()
+    return rows
+
+
+def _parse(rows: Rows) -> dict[str, bool | int]:
+    """Return what the rows say; what is allowed no more is left out."""
     known = live_settings()
-    model = apps.get_model("constance", "Constance")
-    rows = model._default_manager.filter(key__in=known).values_list("key", "value")
     found = {}
     for name, text in rows:
+        if name not in known:
+            continue
         try:
             found[name] = known[name].parse(loads(text))
         except ValueError as error:
@@ -148,10 +165,13 @@ class _Snapshot:
     """What this process last read, and the groups as they are with it.
 
     stale_at: monotonic seconds.
+    rows: what the table holds; None before it was read.
+    values: what the rows say.
     merged: by kind of group, what it was made of and what came of it.
     """
 
     stale_at: float = 0.0
+    rows: Rows | None = None
     values: Mapping[str, bool | int] = field(default_factory=dict)
     merged: dict[type, tuple[BaseSettings, BaseSettings]] = field(default_factory=dict)
 
@@ -198,12 +218,15 @@ def _refresh(every: float) -> None:
         if connection.in_atomic_block:
             # A failure must not break the transaction that it happens in.
             with transaction.atomic():
-                values = read_overrides()
+                rows = _read_rows()
         else:
-            values = read_overrides()
+            rows = _read_rows()
     except (DatabaseError, SynchronousOnlyOperation) as error:
         logger.debug("the settings are as they were: %s", error)
         return
+    if rows == _snapshot.rows:
+        return
+    _snapshot.rows, values = rows, _parse(rows)
     if values != _snapshot.values:
         _snapshot.values = values
         _snapshot.merged = {}
@@ -223,4 +246,5 @@ def look_again() -> None:
 
 def forget() -> None:
     """Forget what was read; the environment alone is in force."""
-    _snapshot.stale_at, _snapshot.values, _snapshot.merged = 0.0, {}, {}
+    _snapshot.stale_at, _snapshot.rows = 0.0, None
+    _snapshot.values, _snapshot.merged = {}, {}

@@ -141,7 +141,7 @@ class TestInForce:
         def fail():
             raise OperationalError("gone")
 
-        monkeypatch.setattr(live_settings, "read_overrides", fail)
+        monkeypatch.setattr(live_settings, "_read_rows", fail)
         live_settings.look_again()
 
         assert scheduler_settings().max_retries == 7
