@@ -11,6 +11,7 @@ from rest_framework.utils.urls import remove_query_param, replace_query_param
 
 from scheduling.domain.errors import InvalidRequestError
 from scheduling.queries.counting import MOST_COUNTED_IN_SEARCH, count_rows
+from scheduling.queries.job_search import estimate_found
 
 PAGE_PARAMETERS = ("page", "pageSize")
 DEFAULT_SIZE = 100
@@ -81,12 +82,17 @@ def read_page(rows: QuerySet[Row], request: Request) -> Page[Row]:
     # all rows would have to be sorted.
     ordering = request.query_params.get("ordering")
     counted = rows if ordering in _INDEXED_ORDERINGS else rows.order_by()
-    most = MOST_COUNTED_IN_SEARCH if "search" in request.query_params else None
+    text = request.query_params.get("search", "")
     address = request.build_absolute_uri()
     return Page(
         # The last page has counted all rows already.
         count=(
-            count_rows(counted, at_least=start + size + 1, most=most)
+            count_rows(
+                counted,
+                at_least=start + size + 1,
+                most=MOST_COUNTED_IN_SEARCH if text else None,
+                ceiling=lambda: estimate_found(text.strip()) if text else None,
+            )
             if has_next
             else start + len(found)
         ),

@@ -225,8 +225,8 @@ def find_by_part(text: str) -> list[int]:
     Where the index can't tell it looks through the next live jobs and the newest settled
     ones, so many of each.
     """
-    known = find_by_index(text)
-    if known is not None and len(known) <= MOST_FOUND:
+    known = find_by_index(text, most=MOST_FOUND)
+    if known is not None:
         return known
     wanted = text.casefold()
     rows = ScheduledTransition.objects.annotate(texts=_TEXTS).values_list("pk", "texts")

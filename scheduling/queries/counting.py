@@ -1,6 +1,7 @@
 """How many rows there are, exactly as far as that costs little."""
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 from django.db import connection
@@ -13,12 +14,20 @@ MOST_COUNTED = 100_000
 MOST_COUNTED_IN_SEARCH = 2_000
 
 
-def count_rows(rows: QuerySet[Any], *, at_least: int = 0, most: int | None = None) -> int:
+def count_rows(
+    rows: QuerySet[Any],
+    *,
+    at_least: int = 0,
+    most: int | None = None,
+    ceiling: Callable[[], int | None] = lambda: None,
+) -> int:
     """Return how many rows there are: beyond `MOST_COUNTED`, PostgreSQL's estimate.
 
     Args:
         at_least: As many were seen already.
         most: Where the estimate begins, if sooner.
+        ceiling: An estimate that knows more of one of the conditions; asked where one is
+            needed.
     """
     most = MOST_COUNTED if most is None else most
     if connection.vendor != "postgresql":
@@ -26,6 +35,11 @@ def count_rows(rows: QuerySet[Any], *, at_least: int = 0, most: int | None = Non
     counted = rows[: most + 1].count()
     if counted <= most:
         return max(at_least, counted)
+    estimates = [estimate_rows(rows), ceiling()]
+    return max(at_least, counted, min(one for one in estimates if one is not None))
+
+
+def estimate_rows(rows: QuerySet[Any]) -> int:
+    """Return how many rows PostgreSQL expects, from its figures alone."""
     plan = json.loads(rows.order_by().values("pk").explain(format="json"))
-    estimate = int(plan[0]["Plan"]["Plan Rows"])
-    return max(at_least, counted, estimate)
+    return int(plan[0]["Plan"]["Plan Rows"])

@@ -1,19 +1,25 @@
 """Jobs by a part of an id or of the phase's name, where the trigrams' index helps."""
 
 import re
-from typing import Final
+from typing import Final, NamedTuple
 
-from django.db.models import Max, Q
+from django.db import connection
+from django.db.models import F, Max, Q, QuerySet, Value
+from django.db.models.expressions import RawSQL
+from django.db.models.functions import StrIndex, Upper
+from django.db.models.lookups import GreaterThan
 
 from scheduling.models import AuditEntry, JobText, ScheduledTransition
 from scheduling.models.job_text import Reach
+from scheduling.queries.counting import estimate_rows
 
-# More than that are found as fast by looking at one job after the other.
-MOST_FOUND: Final = 2_000
+# More than that, and a page is full sooner if jobs are looked at one after the other.
+MOST_FOUND: Final = 20_000
 # Audit entries that no text reaches yet, which are looked through.
 MOST_BEHIND: Final = 20_000
-# A shorter text has no trigram.
-_TRIGRAM: Final = re.compile(r"[^\W_]{3}")
+_TEXTS: Final = ("job_id", "challenge_id", "phase_type_name")
+# What pg_trgm makes a trigram of, wherever in a word it stands: a shorter text has none.
+_TRIGRAM: Final = re.compile(r"[^\W_]{3}|[\W_][^\W_]{2}|[^\W_]{2}[\W_]")
 
 
 def part_of_a_text(text: str) -> Q:
@@ -23,44 +29,110 @@ def part_of_a_text(text: str) -> Q:
     job id holds the ids of project and phase (contract, section 1), and what has no case
     need not be folded, which takes longer than to search.
     """
-    has_case = text.upper() != text.lower()
-    lookup = "icontains" if has_case else "contains"
-    return (
-        Q(**{f"job_id__{lookup}": text})
-        | Q(**{f"challenge_id__{lookup}": text})
-        | Q(**{f"phase_type_name__{lookup}": text})
-    )
+    lookup = "icontains" if _has_case(text) else "contains"
+    condition = Q()
+    for name in _TEXTS:
+        condition |= Q(**{f"{name}__{lookup}": text})
+    return condition
 
 
 def search(text: str) -> Q:
     """Return the condition of a search: a part of an id or of the phase's name.
 
-    Where few jobs have it, and the index knows them, they are named by their row ids.
+    The index names the jobs that have it. Where very many do, a page is soon full if jobs
+    are looked at in their order.
     """
-    found = find_by_index(text)
-    return part_of_a_text(text) if found is None else Q(pk__in=found)
+    answer = _ask_index(text, most=MOST_FOUND)
+    if answer.is_frequent:
+        return _frequent_part(text)
+    if answer.kept is None:
+        return part_of_a_text(text)
+    names, parameters = answer.kept.values("pk").query.sql_with_params()
+    # Named by the database itself: thousands of parameters would take longer.
+    named = f"{names} UNION ALL SELECT unnest(%s::bigint[])"
+    return Q(pk__in=RawSQL(named, [*parameters, answer.behind]))  # noqa: S611
 
 
-def find_by_index(text: str) -> list[int] | None:
+def _frequent_part(text: str) -> Q:
+    """Return the condition of a search for what very many jobs have.
+
+    The planner takes any LIKE for a rare thing, and would find all jobs that fulfil it
+    before it sorts them. A comparison it takes to be fulfilled by each third job.
+    """
+    has_case = _has_case(text)
+    wanted = Upper(Value(text)) if has_case else Value(text)
+    condition = Q()
+    for name in _TEXTS:
+        place = StrIndex(Upper(name) if has_case else F(name), wanted)
+        condition |= Q(GreaterThan(place, 0))
+    return condition
+
+
+def _has_case(text: str) -> bool:
+    """Tell whether it matters to a text to be folded."""
+    return text.upper() != text.lower()
+
+
+def find_by_index(text: str, *, most: int) -> list[int] | None:
     """Return the row ids of the jobs that have it; None where the index can't tell.
 
     It can't where nobody keeps the texts, for texts without a trigram, where more than
-    `MOST_FOUND` have it, and while the texts are too far behind.
+    `most` have it, and while the texts are too far behind.
     """
-    if not _TRIGRAM.search(text):
+    answer = _ask_index(text, most=most)
+    if answer.kept is None:
         return None
+    return sorted({*answer.kept.values_list("pk", flat=True), *answer.behind})
+
+
+def estimate_found(text: str) -> int | None:
+    """Return how many jobs PostgreSQL expects to have it; None where nobody keeps texts.
+
+    It has figures of the texts, and none of what is compared in the jobs' own columns.
+    """
+    if connection.vendor != "postgresql" or Reach.read() is None:
+        return None
+    return estimate_rows(JobText.objects.filter(text__icontains=text))
+
+
+class _Answer(NamedTuple):
+    """What the index tells.
+
+    kept: the texts that have what is searched; None where the index can't tell.
+    behind: the row ids of jobs that have it and whose texts aren't kept yet.
+    is_frequent: whether too many have it, and that is why.
+    """
+
+    kept: QuerySet[JobText] | None
+    behind: list[int]
+    is_frequent: bool
+
+
+_UNKNOWN: Final = _Answer(None, [], is_frequent=False)
+_FREQUENT: Final = _Answer(None, [], is_frequent=True)
+
+
+def _ask_index(text: str, *, most: int) -> _Answer:
+    """Ask the index, as `find_by_index` tells."""
+    if not _TRIGRAM.search(text):
+        # Two letters stand in very many of these ids, and no figures say where not.
+        return _FREQUENT if connection.vendor == "postgresql" else _UNKNOWN
     # First of all: what is added meanwhile is found twice, and not never.
     reach = Reach.read()
     if reach is None:
-        return None
+        return _UNKNOWN
     newest = AuditEntry.objects.aggregate(newest=Max("id"))["newest"] or 0
     if newest - reach.last_id > MOST_BEHIND:
-        return None
+        return _UNKNOWN
     kept = JobText.objects.filter(text__icontains=text).order_by()
-    found = set(kept.values_list("pk", flat=True)[: MOST_FOUND + 1])
-    if len(found) <= MOST_FOUND:
-        found.update(_behind(text, reach)[: MOST_FOUND + 1])
-    return sorted(found) if len(found) <= MOST_FOUND else None
+    # To count them takes long exactly where the figures are right.
+    if estimate_rows(kept) > 2 * most:
+        return _FREQUENT
+    number = kept[: most + 1].count()
+    behind = _behind(text, reach)[: most + 1] if number <= most else []
+    if number + len(behind) > most:
+        return _FREQUENT
+    return _Answer(kept, behind, is_frequent=False)
 
 
 def _behind(text: str, reach: Reach) -> list[int]:

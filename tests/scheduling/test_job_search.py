@@ -52,6 +52,17 @@ def scan(text):
     return sorted(found.values_list("pk", flat=True))
 
 
+def find(text, most=2_000):
+    """Return what the index finds."""
+    return find_by_index(text, most=most)
+
+
+def listed(text, now):
+    """Return what the API's list shows, and its condition."""
+    rows = list_jobs({"search": text}, now=now, live_by_default=False)
+    return pks(*rows), str(rows.query)
+
+
 def pks(*jobs):
     return sorted(job.pk for job in jobs)
 
@@ -107,34 +118,33 @@ class TestFindByIndex:
         if is_followed:
             follow_all(now)
 
-        assert find_by_index(text) == scan(text)
+        assert find(text) == listed(text, now)[0] == scan(text)
 
     def test_goes_across_no_border_between_two_texts(self, now):
         make_job(now=now, job_id="job-1-2-abc", phase_type_name="def")
         follow_all(now)
 
-        assert find_by_index("abcdef") == find_by_index("abc def") == []
+        assert find("abcdef") == find("abc def") == []
 
     @pytest.mark.parametrize("text", ["77", "a", "1-2", "__", "a b c", "%b_c", "b\\c"])
     def test_leaves_to_others_what_has_no_trigram(self, now, text):
         make_job(now=now)
         follow_all(now)
 
-        assert find_by_index(text) is None
+        assert find(text) is None
 
     def test_leaves_to_others_what_nobody_keeps(self, now):
         make_job(now=now)
 
-        assert find_by_index("Registration") is None
+        assert find("Registration") is None
 
-    def test_leaves_to_others_what_many_have(self, now, monkeypatch):
+    def test_leaves_to_others_what_many_have(self, now):
         jobs = [make_job(now=now) for _ in range(3)]
         follow_all(now)
 
-        monkeypatch.setattr(job_search, "MOST_FOUND", 3)
-        assert find_by_index("Registration") == pks(*jobs)
+        assert find("Registration", most=3) == pks(*jobs)
         jobs.append(make_job(now=now))
-        assert find_by_index("Registration") is None
+        assert find("Registration", most=3) is None
 
     def test_leaves_to_others_what_is_far_behind(self, now, monkeypatch):
         follow_all(now)
@@ -143,9 +153,9 @@ class TestFindByIndex:
         monkeypatch.setattr(job_search, "MOST_BEHIND", 2)
 
         make_job(CANCELLED, now=now)
-        assert find_by_index("Registration") is not None
+        assert find("Registration") is not None
         make_job(now=now)
-        assert find_by_index("Registration") is None
+        assert find("Registration") is None
 
     def test_finds_one_that_commits_under_an_id_that_was_passed(self, now, late):
         end = late(phase_type_name="Late")
@@ -155,13 +165,13 @@ class TestFindByIndex:
 
         job = end()
 
-        assert find_by_index("Late") == pks(job)
+        assert find("Late") == pks(job)
         follow_all(now)
         make_job(now=now)
         follow_all(now)
         assert Reach.read().waiting == ()
         assert set(JobText.objects.values_list("pk", flat=True)) > {job.pk, other.pk}
-        assert find_by_index("Late") == pks(job)
+        assert find("Late") == pks(job)
 
     def test_is_what_the_list_and_the_admin_ask(self, now, monkeypatch):
         old = make_job(COMPLETED, now=now, phase_type_name="Long ago")
@@ -172,7 +182,53 @@ class TestFindByIndex:
         assert find_by_part("ong Ag") == pks(old)
         rows = list_jobs({"search": "ong Ag"}, now=now, live_by_default=False)
         assert list(rows) == [old]
-        assert "LIKE" not in str(rows.query)
+        assert "scheduling_jobtext" in str(rows.query)
+
+
+class TestSearch:
+    @pytest.mark.parametrize(
+        "text", ["Registration", "regIStration", "9771", "Über", "77", "a%b", "b\\c", "_"]
+    )
+    @pytest.mark.parametrize("is_followed", [True, False], ids=["kept", "behind"])
+    def test_finds_the_same_where_many_have_it(self, now, monkeypatch, text, is_followed):
+        monkeypatch.setattr(job_search, "MOST_FOUND", 0)
+        make_job(now=now, project_id="1", phase_id="2")
+        follow_all(now)
+        made = {"project_id": "977199", "challenge_id": CHALLENGE}
+        make_job(now=now, phase_type_name="Sign-up a%b_cde", **made)
+        make_job(COMPLETED, now=now, phase_type_name="Überlong b\\c")
+        if is_followed:
+            follow_all(now)
+
+        found, condition = listed(text, now)
+
+        assert found == scan(text) != []
+        assert "STRPOS" in condition
+
+    def test_believes_the_figures_that_many_have_it(self, now, monkeypatch):
+        make_job(now=now)
+        follow_all(now)
+        monkeypatch.setattr(job_search, "estimate_rows", lambda rows: 10**6)
+
+        assert "STRPOS" in listed("Registration", now)[1]
+
+    def test_asks_the_index_for_what_has_a_border_in_it(self, now):
+        job = make_job(now=now, phase_type_name="Round b-77")
+        follow_all(now)
+
+        assert find("b-77") == pks(job)
+        kept = JobText.objects.filter(text__icontains="b-77").order_by()
+        with transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute("SET LOCAL enable_seqscan = off")
+            plan = kept.explain()
+        assert "Index Cond: (upper(text) ~~ '%B-77%'" in plan
+
+    def test_counts_what_many_have_by_the_figures_of_the_texts(self, now):
+        assert job_search.estimate_found("Registration") is None
+        make_job(now=now)
+        follow_all(now)
+
+        assert job_search.estimate_found("Registration") >= 1
 
 
 class TestJobTexts:
