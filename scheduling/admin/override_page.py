@@ -155,7 +155,7 @@ class OverridePage(AdminPage):
         else:
             if self.error:
                 pass
-            elif not request.POST.get("confirm"):
+            elif not (request.POST.get("confirm") and self._is_shown(request.POST)):
                 self.error = "Nothing is done yet: read what will change, and confirm."
             else:
                 return self._do(selection, reason)
@@ -212,6 +212,12 @@ class OverridePage(AdminPage):
         """Say so where an instant is needed and none was given."""
         if self.chosen.needs_instant and self.end_time is None and not self.error:
             self.error = f"Say when. {HELP}"
+
+    def _is_shown(self, fields: QueryDict) -> bool:
+        """Tell whether the plan was shown with the instant that is given now."""
+        return not self.chosen.needs_instant or fields.get("shown_end_time") == fields.get(
+            "end_time"
+        )
 
     def _due_at(self, job: ScheduledTransition) -> datetime:
         """Return when a job shall be due.

@@ -1,6 +1,8 @@
-"""The form that schedules a transition which has no job yet."""
+"""The form that schedules a transition which has no job yet: asked, shown, then done."""
 
-from typing import Any
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
@@ -9,8 +11,10 @@ from typing_extensions import override
 
 from scheduling.admin.end_time import HELP, read_end_time
 from scheduling.admin.override_page import own_reasons
-from scheduling.admin.plain_words import plain
+from scheduling.admin.override_words import is_about
+from scheduling.admin.plain_words import plain, tell_conflicts
 from scheduling.domain.actors import Operation
+from scheduling.domain.changes import ScheduleChange
 from scheduling.domain.errors import (
     DuplicateJobError,
     InvalidPhaseDataError,
@@ -22,14 +26,22 @@ from scheduling.domain.lifecycle import TransitionKind
 from scheduling.domain.phases import (
     LONGEST_REASON,
     LONGEST_TEXT,
+    format_instant,
     parse_query_id,
     read_phase_data,
     wire_id,
 )
+from scheduling.models import ScheduledTransition
 from scheduling.pages.base import AdminPage, admin_page
 from scheduling.pages.links import JOBS, job_url
+from scheduling.services.adjust import find_conflicts
 from scheduling.services.cancel import read_reason
-from scheduling.services.schedule import Scheduled, schedule_transition
+from scheduling.services.schedule import (
+    Scheduled,
+    foresee_scheduling,
+    schedule_transition,
+)
+from scheduling.topics import PHASE_TRANSITION
 
 # Form field, wire name, label, help.
 FIELDS = (
@@ -43,13 +55,13 @@ _ID_FIELDS = frozenset({"project_id", "challenge_id", "phase_id"})
 _LABELS = {wire: label for _, wire, label, _ in FIELDS} | {
     "state": "State",
     "endTime": "The due instant:",
-    "reason": "The reason",
 }
+_ANOTHER_PLAN: Final = "Nothing is done yet: read what will happen, and confirm."
 
 
 @admin_page
 class SchedulePage(AdminPage):
-    """Asks for a transition, its instant and the reason, and schedules it."""
+    """Asks for a transition and its instant, shows what comes of it, and schedules it."""
 
     path = "scheduling/scheduledtransition/schedule/"
     name = "schedule"
@@ -63,12 +75,17 @@ class SchedulePage(AdminPage):
         return self._show([])
 
     def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
-        """Schedule it, and lead to the job; or show what is wrong."""
+        """Show what is wrong, or what would come of it; once confirmed, schedule it.
+
+        What was done leads to the job, and so does what is done already.
+        """
+        if "change" in request.POST:
+            return self._show([])
         try:
-            scheduled = self._schedule()
+            return self._plan_or_do(self._read())
         except DuplicateJobError as error:
             return self._show([], standing=error.job_id)
-        except (InvalidPhaseDataError, InvalidRequestError) as error:
+        except InvalidPhaseDataError as error:
             return self._show(
                 [
                     f"{_LABELS.get(name, name)} {cause.removesuffix('.')}."
@@ -77,21 +94,42 @@ class SchedulePage(AdminPage):
             )
         except SchedulingError as error:
             return self._show([f"The due instant: {plain(error.detail, now=self.now)}"])
-        word = "scheduled" if scheduled.is_new else "stands"
-        return redirect(f"{job_url(scheduled.job.job_id)}?done={word}")
 
-    def _schedule(self) -> Scheduled:
-        """Schedule what the form says.
+    def _plan_or_do(self, data: Mapping[str, object]) -> HttpResponse:
+        """Schedule it where this very plan is confirmed and has a reason; else show it.
 
         Raises:
-            SchedulingError: The family, as the service and the parsers raise it.
+            SchedulingError: The family, as the services raise it.
         """
         fields = self.request.POST
+        found = foresee_scheduling(data, now=self.now)
+        if not found.is_new:
+            return _lead_to(found)
+        conflicts = self._conflicts(found.job)
+        if "confirm" not in fields:
+            return self._show_plan(found.job, conflicts)
+        if fields.get("plan") != _fingerprint(conflicts):
+            return self._show_plan(found.job, conflicts, problem=_ANOTHER_PLAN)
+        try:
+            reason = read_reason(fields.get("reason"))
+        except InvalidRequestError as error:
+            problem = f"The reason {error.errors[0][1]}."
+            return self._show_plan(found.job, conflicts, problem=problem)
+        return _lead_to(
+            schedule_transition(data, actor=self.actor, now=self.now, reason=reason)
+        )
+
+    def _read(self) -> Mapping[str, object]:
+        """Return the form's phase data.
+
+        Raises:
+            InvalidPhaseDataError: All that is wrong with it, the instant too.
+        """
         errors: list[tuple[str, str]] = []
-        reason, data = "", self._data()
+        data = self._data()
         try:
             end_time = read_end_time(
-                fields.get("end_time", ""), now=self.now, is_from_now=True
+                self.request.POST.get("end_time", ""), now=self.now, is_from_now=True
             )
             data["endTime"] = end_time.for_one(self.now)
         except InvalidScheduleTimeError as error:
@@ -100,15 +138,45 @@ class SchedulePage(AdminPage):
             read_phase_data(data)
         except InvalidPhaseDataError as error:
             errors += [one for one in error.errors if one[0] != "endTime"]
-        try:
-            reason = read_reason(fields.get("reason"))
-        except InvalidRequestError as error:
-            errors += error.errors
-        if not fields.get("confirm"):
-            errors.append(("confirm", "is required"))
         if errors:
-            raise InvalidRequestError(errors)
-        return schedule_transition(data, actor=self.actor, now=self.now, reason=reason)
+            raise InvalidPhaseDataError(errors)
+        return data
+
+    def _conflicts(self, job: ScheduledTransition) -> list[str]:
+        """Return in words how the instant conflicts; a person may know better."""
+        change = ScheduleChange(
+            project_id=job.project_id,
+            phase_id=job.phase_id,
+            kind=job.kind,
+            new_due_at=job.due_at,
+            phase_type_name=job.phase_type_name,
+        )
+        details = [one.detail for one in find_conflicts([change], now=self.now)]
+        return tell_conflicts(details, now=self.now)
+
+    def _show_plan(
+        self, job: ScheduledTransition, conflicts: list[str], *, problem: str = ""
+    ) -> HttpResponse:
+        """Show what would come of it, with a form that holds what was understood."""
+        fields = {name: self.request.POST.get(name, "") for name, *_ in FIELDS}
+        # A span of time means the instant that was shown, however long one looks at it.
+        kept = {**fields, "state": job.state, "end_time": format_instant(job.due_at)}
+        self.template_name = "admin/schedule_plan.html"
+        return self.render_to_response(
+            self.get_context_data(
+                job=job,
+                about=is_about(job),
+                topic=PHASE_TRANSITION,
+                conflicts=conflicts,
+                kept=kept,
+                plan=_fingerprint(conflicts),
+                problem=problem,
+                reason=self.request.POST.get("reason", "")[: LONGEST_REASON + 1],
+                longest_reason=LONGEST_REASON,
+                suggestions=own_reasons(self.actor.name),
+                back=reverse(JOBS),
+            )
+        )
 
     def _data(self) -> dict[str, object]:
         """Return the phase data that the form has, without its instant."""
@@ -141,13 +209,21 @@ class SchedulePage(AdminPage):
                 state=fields.get("state", TransitionKind.END.value),
                 end_time_text=fields.get("end_time", ""),
                 end_time_help=HELP,
-                reason=fields.get("reason", ""),
                 longest_text=LONGEST_TEXT,
-                longest_reason=LONGEST_REASON,
-                suggestions=own_reasons(self.actor.name),
                 back=reverse(JOBS),
             )
         )
+
+
+def _lead_to(scheduled: Scheduled) -> HttpResponse:
+    """Return the way to the job, with a word on whether it was made now."""
+    word = "scheduled" if scheduled.is_new else "stands"
+    return redirect(f"{job_url(scheduled.job.job_id)}?done={word}")
+
+
+def _fingerprint(conflicts: Sequence[str]) -> str:
+    """Return a short text that another plan has not: conflicts are all that can change."""
+    return hashlib.sha256("\n".join(conflicts).encode()).hexdigest()
 
 
 def _value(name: str, text: str) -> object:

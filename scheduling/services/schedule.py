@@ -86,6 +86,22 @@ def schedule_transition(
     return result
 
 
+def foresee_scheduling(data: Mapping[str, object], *, now: datetime) -> Scheduled:
+    """Return what `schedule_transition` would return now; nothing is written.
+
+    A new job is not saved, and another instant may give it another job id.
+
+    Raises:
+        The same, but for the actor's role.
+    """
+    item = read_phase_data(data)
+    live, _ = _standing([item], now=now)
+    found = _decide(item, live, _Window.at(now))
+    if isinstance(found, SchedulingError):
+        raise found
+    return found
+
+
 def _add_in_one_statement(
     item: PhaseData, *, actor: Actor, now: datetime, reason: str
 ) -> ScheduledTransition | None:

@@ -153,6 +153,8 @@ class TestOperator:
         # Undone by the link beside it.
         page.click("text=Schedule again >> nth=0")
         page.fill("[name=end_time]", "+3h")
+        page.click("text=Show what will change")
+        page.wait_for_selector("text=3 h from now")
         page.fill("[name=reason]", "was wrong")
         page.click("[name=confirm]")
         page.wait_for_selector("text=1 scheduled again")
@@ -193,9 +195,12 @@ class TestOperator:
             "phase_type_name": SCRIPT,
             "project_status": "ACTIVE",
             "end_time": "+2h",
-            "reason": SCRIPT,
         }.items():
             page.fill(f"[name={name}]", value)
+        page.click("[name=preview]")
+        page.wait_for_selector("text=What will happen")
+        visitor.examine()
+        page.fill("[name=reason]", SCRIPT)
         page.click("[name=confirm]")
         page.wait_for_selector("text=Scheduled: the event goes out")
         assert ScheduledTransition.objects.get(project_id="4711").phase_type_name == SCRIPT

@@ -9,7 +9,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from scheduling.admin import override_page
-from scheduling.domain.phases import format_instant
+from scheduling.domain.phases import format_instant, parse_instant
 from scheduling.models import AuditEntry, ScheduledTransition
 from scheduling.services.cancel import cancel_transition
 from tests.support.challenges import make_challenge
@@ -31,7 +31,7 @@ CASES = [
 
 def fields_of(html):
     """Return the hidden fields of the page's form, as a browser would send them."""
-    form = html[html.index('id="ap-override"') :]
+    form = re.split('id="ap-(?:override|schedule)"', html)[1]
     found = {}
     for name, value in re.findall(r'type="hidden" name="(\w+)" value="([^"]*)"', form):
         found.setdefault(name, []).append(value)
@@ -147,6 +147,7 @@ class TestPost:
             "reason": "customer asked",
             "confirm": "yes",
             "end_time": "+1h",
+            "shown_end_time": "+1h",
         }
         client = as_role("operator")
 
@@ -193,6 +194,34 @@ class TestPost:
         assert "Say when." in response.content.decode()
         assert ScheduledTransition.objects.count() == 1
 
+    @pytest.mark.parametrize("action", ["schedule", "reschedule"])
+    @pytest.mark.parametrize("shown", ["", "+2h"])
+    def test_moves_nothing_to_an_instant_that_it_did_not_show(
+        self, as_role, make_job, action, shown
+    ):
+        job = make_job("cancelled" if action == "schedule" else "scheduled")
+        fields = {"action": action, "_selected_action": job.pk, "reason": "late"}
+        sent = {**fields, "end_time": "+1h", "shown_end_time": shown, "confirm": "yes"}
+        client = as_role("operator")
+
+        html = client.post(PAGE, sent).content.decode()
+
+        assert "Nothing is done yet" in html
+        assert ScheduledTransition.objects.count() == 1
+        again = fields_of(html) | {"end_time": "+1h", "reason": "late", "confirm": "yes"}
+        client.post(PAGE, again)
+        assert ScheduledTransition.objects.count() == 2
+
+    def test_asks_for_the_plan_before_there_is_a_button_for_the_deed(
+        self, as_role, make_job
+    ):
+        query = {"action": "reschedule", "_selected_action": make_job().pk}
+
+        html = as_role("operator").get(PAGE, query).content.decode()
+
+        assert 'name="preview"' in html
+        assert 'name="confirm"' not in html
+
     @pytest.mark.parametrize(
         "action", ["schedule", "reschedule", "cancel", "run_now", "retry"]
     )
@@ -225,13 +254,12 @@ class TestPost:
         client = as_role("operator")
         stale, fresh = make_job(), make_job()
         query = {"action": "reschedule", "_selected_action": [stale.pk, fresh.pk]}
-        shown = fields_of(client.get(PAGE, query).content.decode())
+        page = client.get(PAGE, {**query, "end_time": "+1h"})
+        shown = fields_of(page.content.decode()) | {"end_time": "+1h"}
         later = now + timedelta(seconds=1)
         ScheduledTransition.objects.filter(pk=stale.pk).update(updated_at=later)
 
-        response = client.post(
-            PAGE, {**shown, "reason": "late", "confirm": "yes", "end_time": "+1h"}
-        )
+        response = client.post(PAGE, {**shown, "reason": "late", "confirm": "yes"})
 
         assert "it changed meanwhile" in response.content.decode()
         stale.refresh_from_db()
@@ -435,6 +463,11 @@ class TestTwoAtOnce:
         assert overrides_of(job) == ["transition.cancelled"]
 
 
+def confirmed(plan, *, reason="asked by phone"):
+    """Return the fields of a plan's form as they are sent to carry it out."""
+    return fields_of(plan) | {"reason": reason, "confirm": "yes"}
+
+
 class TestSchedule:
     FIELDS = {
         "action": "schedule",
@@ -445,22 +478,101 @@ class TestSchedule:
         "project_status": "ACTIVE",
         "state": "END",
         "end_time": "+2h",
-        "reason": "asked by phone",
-        "confirm": "yes",
     }
 
-    def test_by_form_makes_a_job_and_leads_to_it(self, as_role, db):
+    @staticmethod
+    def start_in_four_hours(now):
+        """Return the columns of the same phase's START, later than the END asked for."""
+        due_at = now + timedelta(hours=4)
+        return {"project_id": "77", "phase_id": "88", "state": "START", "due_at": due_at}
+
+    def test_by_form_is_shown_first_and_then_leads_to_the_job(self, as_role, db):
         client = as_role("operator")
 
-        first = client.post(SCHEDULE, self.FIELDS)
+        plan = client.post(SCHEDULE, self.FIELDS).content.decode()
+        jobs_before = ScheduledTransition.objects.count()
+        first = client.post(SCHEDULE, confirmed(plan))
         again = client.post(SCHEDULE, {**self.FIELDS, "end_time": "+3h"})
 
+        assert "END of Review" in plan
+        assert "autopilot.phase.transition" in plan
+        assert jobs_before == 0
         job = ScheduledTransition.objects.get()
         assert first.headers["Location"] == f"{JOBS}job/{job.job_id}/?done=scheduled"
         assert job.project_id == "77"
         assert job.operator == "operator-1"
         assert AuditEntry.objects.get(job_id=job.job_id).reason == "asked by phone"
         assert "scheduled already" in again.content.decode()
+
+    def test_keeps_the_instant_that_was_shown(self, as_role, db, now):
+        client = as_role("operator")
+        shown = fields_of(client.post(SCHEDULE, self.FIELDS).content.decode())
+
+        assert now < parse_instant(shown["end_time"][0]) < now + timedelta(hours=3)
+
+    def test_does_nothing_that_it_did_not_show(self, as_role, db):
+        client = as_role("operator")
+
+        html = client.post(
+            SCHEDULE, {**self.FIELDS, "reason": "blind", "confirm": "yes"}
+        ).content.decode()
+
+        assert "Nothing is done yet" in html
+        assert not ScheduledTransition.objects.exists()
+
+    def test_shows_conflicts_and_lets_a_person_know_better(self, as_role, make_job, now):
+        client = as_role("operator")
+        make_job(**self.start_in_four_hours(now))
+
+        html = client.post(SCHEDULE, self.FIELDS).content.decode()
+        done = client.post(SCHEDULE, confirmed(html))
+
+        assert "1 conflict: scheduled all the same" in html
+        assert done.status_code == 302
+        assert ScheduledTransition.objects.count() == 2
+
+    def test_shows_the_plan_again_where_it_is_another_one_now(self, as_role, make_job, now):
+        client = as_role("operator")
+        html = client.post(SCHEDULE, self.FIELDS).content.decode()
+        make_job(**self.start_in_four_hours(now))
+
+        again = client.post(SCHEDULE, confirmed(html)).content.decode()
+
+        assert "Nothing is done yet" in again
+        assert "1 conflict" in again
+        assert ScheduledTransition.objects.count() == 1
+
+    def test_leads_to_the_job_that_is_there_already(self, as_role, db):
+        client = as_role("operator")
+        html = client.post(SCHEDULE, self.FIELDS).content.decode()
+
+        done = [client.post(SCHEDULE, confirmed(html)) for _ in range(2)]
+
+        job = ScheduledTransition.objects.get()
+        assert [answer.headers["Location"].partition("?done=")[2] for answer in done] == [
+            "scheduled",
+            "stands",
+        ]
+        assert job.job_id in done[1].headers["Location"]
+
+    def test_can_be_changed_before_it_is_confirmed(self, as_role, db):
+        client = as_role("operator")
+        plan = client.post(SCHEDULE, self.FIELDS).content.decode()
+
+        html = client.post(SCHEDULE, {**fields_of(plan), "change": "yes"}).content.decode()
+
+        assert 'name="phase_type_name" id="id_phase_type_name" value="Review"' in html
+        assert 'name="preview"' in html
+
+    @pytest.mark.parametrize("reason", ["", "  ", "x" * 2_001, "a\x00b"])
+    def test_demands_a_reason(self, as_role, db, reason):
+        client = as_role("operator")
+        html = client.post(SCHEDULE, self.FIELDS).content.decode()
+
+        told = client.post(SCHEDULE, confirmed(html, reason=reason)).content.decode()
+
+        assert "The reason " in told
+        assert not ScheduledTransition.objects.exists()
 
     @pytest.mark.parametrize(
         ("field", "value", "told"),
@@ -469,25 +581,24 @@ class TestSchedule:
             ("project_id", "", "Project id is required"),
             ("phase_type_name", "", "Phase is required"),
             ("state", "MIDDLE", "State must be START or END"),
-            ("reason", "  ", "The reason must not be blank"),
             ("end_time", "soon", "The due instant"),
             ("end_time", "-1h", "The due instant"),
-            ("confirm", "", "confirm is required"),
         ],
     )
-    def test_says_what_is_wrong(self, as_role, db, field, value, told):
-        response = as_role("operator").post(SCHEDULE, {**self.FIELDS, field: value})
+    @pytest.mark.parametrize("more", [{}, {"reason": "why", "confirm": "yes"}])
+    def test_says_what_is_wrong(self, as_role, db, field, value, told, more):
+        response = as_role("operator").post(SCHEDULE, {**self.FIELDS, field: value, **more})
 
         assert told in response.content.decode()
         assert not ScheduledTransition.objects.exists()
 
     def test_says_all_that_is_wrong_at_once(self, as_role, db):
-        wrong = {"project_id": "x", "phase_id": "-3", "end_time": "soon", "reason": ""}
+        wrong = {"project_id": "x", "phase_id": "-3", "end_time": "soon"}
 
         html = as_role("operator").post(SCHEDULE, {**self.FIELDS, **wrong}).content.decode()
 
-        for label in ("Project id", "Phase id", "The due instant:", "The reason"):
-            assert f"<li>{label} " in html or f">{label} " in html, label
+        for label in ("Project id", "Phase id", "The due instant:"):
+            assert f">{label} " in html, label
 
     def test_says_that_an_instant_is_past_in_the_page_s_words(self, as_role, db, now):
         past = format_instant(now - timedelta(hours=1))

@@ -48,6 +48,7 @@ class Doors:
     def admin(self, override, job):
         fields = {"action": override.value, "_selected_action": job.pk}
         more = {"reason": "why", "confirm": "yes", "end_time": self.end_time}
+        more["shown_end_time"] = self.end_time
         assert self.web.post(PAGE, {**fields, **more}).status_code == 200
 
     def api(self, override, job):
@@ -109,10 +110,10 @@ class TestEveryOverride:
             "project_status": "ACTIVE",
             "state": "END",
             "end_time": doors.end_time,
-            "reason": "why",
-            "confirm": "yes",
         }
-        doors.web.post(FORM, fields)
+        plan = doors.web.post(FORM, fields).context["plan"]
+        sent = {**fields, "plan": plan, "reason": "why", "confirm": "yes"}
+        doors.web.post(FORM, sent)
         doors.rest.post(API, {**DATA, "phaseId": 2, "endTime": doors.end_time}, "json")
         call_command(
             "schedule_transition",
