@@ -19,6 +19,7 @@ from recovery.services.runs import (
     Request,
     ask_for_run,
     end_dead,
+    is_any_open,
     is_dead,
     request_of,
     take,
@@ -99,7 +100,7 @@ class Caretaker:
 
     def _next_run(self) -> HeldRun | None:
         """Return the run that is to be carried out here and now, if there is one."""
-        run = RecoveryRun.objects.open().first()
+        run = RecoveryRun.objects.open().first() if is_any_open() else None
         if run is not None and is_dead(run):
             end_dead(run)
             # Of a look only nobody waits for the answer any more.

@@ -9,9 +9,10 @@ import logging
 import uuid
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from functools import cache
 from typing import Any, Final
 
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError, connection, transaction
 
 from recovery.models import RecoveryRun
 from recovery.results import COUNTERS, OPEN, RunStatus, Tally, Trigger
@@ -83,6 +84,24 @@ def ask_for_run(request: Request) -> RecoveryRun:
             # Somebody was faster.
             continue
     raise ServiceUnavailableError("other runs of recovery keep coming in between")
+
+
+def is_any_open() -> bool:
+    """Tell whether a run waits or is carried out.
+
+    Each cluster asks every second: to compose the query takes longer than to answer it.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(*_any_open())
+        return cursor.fetchone() is not None
+
+
+@cache
+def _any_open() -> tuple[str, tuple[Any, ...]]:
+    """Return the statement and its parameters."""
+    rows = RecoveryRun.objects.open().order_by().values("pk")[:1]
+    statement, parameters = rows.query.sql_with_params()
+    return statement, tuple(parameters)
 
 
 def find_open() -> RecoveryRun | None:
