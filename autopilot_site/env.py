@@ -6,6 +6,7 @@ A bad value stops the start with the variable's name, the value and what is allo
 
 import ipaddress
 import os
+import re
 import types
 from collections.abc import Iterable
 from pathlib import Path
@@ -42,6 +43,11 @@ GROUP_INSTANCE_FORM = r"^([A-Za-z0-9][A-Za-z0-9._-]{0,248})?$"
 GROUP_INSTANCE_ALLOWED = (
     "at most 249 of A-Z, a-z, 0-9, '.', '_' and '-'; the first a letter or digit"
 )
+# A broker as librdkafka takes it; a protocol before it is allowed and not looked at.
+_BROKER = re.compile(
+    r"(?:[A-Za-z_]+://)?(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.%]+\])(?::(?P<port>[0-9]{1,5}))?"
+)
+_LARGEST_PORT = 65_535
 ADDRESS_ALLOWED = "http://HOST/PATH or https://HOST/PATH"
 Settings = TypeVar("Settings", bound=BaseSettings)
 
@@ -227,6 +233,34 @@ class SiteSettings(BaseSettings):
         """
         if any("://" not in one for one in value.get_secret_value().split()):
             raise ValueError("each must begin with a scheme and ://")
+        return value
+
+    @field_validator("kafka_bootstrap_servers")
+    @classmethod
+    def _check_brokers(cls, value: str) -> str:
+        """Refuse a list of brokers that can't be one: librdkafka only says it later.
+
+        Raises:
+            ValueError: An entry is no host with or without a port.
+        """
+        for broker in value.split(",") if value else []:
+            found = _BROKER.fullmatch(broker.strip())
+            if not found or not 1 <= int(found["port"] or 1) <= _LARGEST_PORT:
+                raise ValueError("each must be HOST or HOST:PORT, by commas")
+        return value
+
+    @field_validator(
+        "kafka_ssl_ca_location", "kafka_ssl_certificate_location", "kafka_ssl_key_location"
+    )
+    @classmethod
+    def _check_readable(cls, value: str) -> str:
+        """Refuse a path under which there is nothing to read; empty is none at all.
+
+        Raises:
+            ValueError: There is nothing, or it may not be read.
+        """
+        if value and not os.access(value, os.R_OK):
+            raise ValueError("must be a file that exists and may be read")
         return value
 
     @field_validator("kafka_sasl_mechanism")

@@ -1,5 +1,6 @@
 """The environment: defaults, least values, and what a bad value is answered with."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
+from pydantic import ValidationError
 
 from autopilot_site.env import SiteSettings, load_secret_files, prepare_first_start, read
 from scheduling.conf import RecoverySettings, SchedulerSettings
@@ -294,6 +296,8 @@ class TestManage:
             ("SCHEDULER_ALLOW_PAST_SCHEDULING", "perhaps", "boolean"),
             ("KAFKA_CONSUMER_GROUP", "", "at least 1 character"),
             ("KAFKA_CLIENT_ID", "", "at least 1 character"),
+            ("KAFKA_BOOTSTRAP_SERVERS", "broker one:9092", "HOST or HOST:PORT"),
+            ("KAFKA_SSL_KEY_LOCATION", "/no/such.key", "exists and may be read"),
         ],
     )
     def test_ends_with_1_and_names_the_bad_variable(self, name, value, allowed):
@@ -304,6 +308,27 @@ class TestManage:
         assert f"{name}='{value}': " in result.stderr
         assert allowed in result.stderr
         assert "Traceback" not in result.stderr
+
+    @pytest.mark.parametrize(
+        ("brokers", "is_allowed"),
+        [
+            ("a:9092", True),
+            ("kafka-1.example.org, 10.0.0.7:9093,[::1]:9092", True),
+            ("SASL_SSL://a_b:9092", True),
+            ("a:", False),
+            ("a:0", False),
+            ("a:65536", False),
+            ("a:9092,", False),
+            (" ", False),
+            ("http://a/b", False),
+            ("a\n:9092", False),
+        ],
+    )
+    def test_takes_brokers_as_kafka_clients_do(self, monkeypatch, brokers, is_allowed):
+        monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", brokers)
+
+        with contextlib.nullcontext() if is_allowed else pytest.raises(ValidationError):
+            assert SiteSettings().kafka_bootstrap_servers == brokers
 
     def test_asks_for_the_mechanism_of_a_protocol_that_logs_in(self):
         result = self.run(DEBUG="1", KAFKA_SECURITY_PROTOCOL="SASL_SSL")
