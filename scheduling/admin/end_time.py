@@ -73,7 +73,7 @@ def read_end_time(text: str, *, now: datetime, is_from_now: bool) -> EndTime:
         return EndTime(at=parse_instant(text), understood="that instant")
     except ValueError as error:
         raise InvalidScheduleTimeError(
-            f"{error}. {HELP}", errors=[("end_time", str(error))]
+            f"this is none. {HELP}", errors=[("end_time", str(error))]
         ) from None
 
 

@@ -6,6 +6,7 @@ meanwhile is told, and left out until it is confirmed again.
 """
 
 import time
+import uuid
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -31,7 +32,7 @@ from scheduling.domain.errors import (
     PreconditionFailedError,
     SchedulingError,
 )
-from scheduling.domain.phases import LONGEST_REASON
+from scheduling.domain.phases import LONGEST_REASON, format_instant
 from scheduling.models import AuditEntry, ScheduledTransition
 from scheduling.pages.acting import demand
 from scheduling.pages.base import AdminPage, admin_page
@@ -59,6 +60,11 @@ MOST_CONFLICTS = 20
 TOGETHER = 20
 # Then the rest is told as not done.
 LONGEST_SECONDS = 60.0
+# Of more jobs the address of a plan would be longer than servers take.
+MOST_IN_ADDRESS = 100
+# Results that can be looked at again, and their name in address and session.
+RESULTS_KEPT = 3
+_RESULT = "result"
 # Of one's own reasons, the newest so many are looked at.
 REASONS_LOOKED_AT = 50
 REASONS_SUGGESTED = 5
@@ -131,7 +137,9 @@ class OverridePage(AdminPage):
 
     @override
     def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
-        """Show what it would do."""
+        """Show what it would do, or again what was done."""
+        if _RESULT in request.GET:
+            return self._show_result(request.GET[_RESULT])
         selection = self._select(request.GET)
         if not selection.jobs:
             return self._leave("Choose at least one transition first.")
@@ -147,7 +155,10 @@ class OverridePage(AdminPage):
         self._ask_for_instant()
         if "preview" in request.POST:
             # Only the plan is asked for: what else is missing, the form says by itself.
-            return self._show_plan(selection, request.POST)
+            address = self._address(selection)
+            return (
+                redirect(address) if address else self._show_plan(selection, request.POST)
+            )
         try:
             reason = read_reason(request.POST.get("reason"))
         except InvalidRequestError as error:
@@ -160,6 +171,21 @@ class OverridePage(AdminPage):
             else:
                 return self._do(selection, reason)
         return self._show_plan(selection, request.POST)
+
+    def _address(self, selection: Selection) -> str:
+        """Return where this plan is shown by its address; nothing where it has none.
+
+        A browser then goes back to it, and loads it anew, without sending anything.
+        """
+        if self.error or selection.missing or len(selection.jobs) > MOST_IN_ADDRESS:
+            return ""
+        fields = {
+            "action": self.chosen.value,
+            "_selected_action": [job.pk for job in selection.jobs],
+            "end_time": self.request.POST.get("end_time", ""),
+            "reason": self.request.POST.get("reason", "")[:LONGEST_REASON],
+        }
+        return f"{reverse('admin:override')}?{urlencode(fields, doseq=True)}"
 
     # --- What was chosen ---
     def _select(self, fields: QueryDict) -> Selection:
@@ -378,29 +404,71 @@ class OverridePage(AdminPage):
     def _show_outcomes(
         self, outcomes: Sequence[Outcome], selection: Selection, reason: str
     ) -> HttpResponse:
-        """Show what was done to each row, and the form that goes on with the rest."""
-        rest = [one.job for one in outcomes if one.job and not one.is_reached]
-        words = WORDS[self.chosen]
+        """Lead to what was done to each row, or show it with the form that goes on.
+
+        It is kept for its address, so that it is not done anew to be seen again.
+        """
         refused = [one for one in outcomes if one.why_not]
         done = [one for one in outcomes if not one.why_not]
+        rest = [one.job for one in outcomes if one.job and not one.is_reached]
         shown = [*refused[: MOST_SHOWN // 2], *done[: MOST_SHOWN // 2]]
+        result = {
+            "action": self.chosen.value,
+            "done": len(done),
+            "refused": len(refused),
+            "hidden": len(outcomes) - len(shown),
+            "reasons": Counter(one.why_not for one in refused).most_common(5),
+            "rows": [
+                (one.job and one.job.pk, one.key, one.new and one.new.pk, one.why_not)
+                for one in shown
+            ],
+        }
+        if not rest:
+            name = uuid.uuid4().hex
+            results = {**self.request.session.get(_RESULT, {}), name: result}
+            newest = dict([*results.items()][-RESULTS_KEPT:])
+            self.request.session[_RESULT] = newest
+            query = urlencode({"action": self.chosen.value, _RESULT: name})
+            return redirect(f"{reverse('admin:override')}?{query}")
+        words = WORDS[self.chosen]
+        return self._render_result(
+            result,
+            rest=len(rest),
+            rest_seen=_write_seen(rest, selection.versions),
+            rest_button=words.button(len(rest)),
+            reason=reason,
+            end_time_text=self.request.POST.get("end_time", ""),
+        )
+
+    def _show_result(self, name: str) -> HttpResponse:
+        """Show what was done, as it was kept."""
+        result = self.request.session.get(_RESULT, {}).get(name)
+        if result is None or result["action"] != self.chosen.value:
+            return self._leave("That result is kept no longer: the audit has all of it.")
+        return self._render_result(result)
+
+    def _render_result(self, result: Mapping[str, Any], **more: Any) -> HttpResponse:
+        """Show a result."""
+        words = WORDS[self.chosen]
+        keys = {key for pk, _, new, _ in result["rows"] for key in (pk, new) if key}
+        jobs = ScheduledTransition.objects.in_bulk(list(keys))
+        outcomes = [
+            Outcome(job=jobs.get(pk), key=key, new=jobs.get(new), why_not=why_not)
+            for pk, key, new, why_not in result["rows"]
+        ]
         return self.render_to_response(
             self.get_context_data(
-                title=f"{count_text(len(done), 'transition')} {words.done}",
+                title=f"{count_text(result['done'], 'transition')} {words.done}",
                 words=words,
                 override=self.chosen,
-                outcomes=[{"one": one, "undo": self._undo(one)} for one in shown],
+                outcomes=[{"one": one, "undo": self._undo(one)} for one in outcomes],
                 is_done=True,
-                rest=len(rest),
-                rest_seen=_write_seen(rest, selection.versions),
-                rest_button=words.button(len(rest)),
-                reason=reason,
-                end_time_text=self.request.POST.get("end_time", ""),
-                done=len(done),
-                refused=len(refused),
-                reasons=Counter(one.why_not for one in refused).most_common(5),
-                hidden=len(outcomes) - len(shown),
+                done=result["done"],
+                refused=result["refused"],
+                reasons=result["reasons"],
+                hidden=result["hidden"],
                 back=reverse(JOBS),
+                **more,
             )
         )
 
@@ -410,17 +478,15 @@ class OverridePage(AdminPage):
         if outcome.why_not or job is None:
             return None
         page = reverse("admin:override")
+        fields: dict[str, str | int] = {"end_time": format_instant(job.due_at)}
         if self.chosen is Override.CANCEL:
-            return {
-                "text": "Schedule again",
-                "url": f"{page}?action=schedule&_selected_action={job.pk}",
-            }
+            if job.due_at <= self.now:
+                del fields["end_time"]
+            fields |= {"action": "schedule", "_selected_action": job.pk}
+            return {"text": "Schedule again", "url": f"{page}?{urlencode(fields)}"}
         if self.chosen is Override.RESCHEDULE and new is not None:
-            old = job.due_at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-            return {
-                "text": "Move back",
-                "url": f"{page}?action=reschedule&_selected_action={new.pk}&end_time={old}",
-            }
+            fields |= {"action": "reschedule", "_selected_action": new.pk}
+            return {"text": "Move back", "url": f"{page}?{urlencode(fields)}"}
         return None
 
     def _leave(self, word: str) -> HttpResponse:

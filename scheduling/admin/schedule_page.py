@@ -3,8 +3,9 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
+from urllib.parse import urlencode
 
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import redirect
 from django.urls import reverse
 from typing_extensions import override
@@ -56,6 +57,8 @@ _LABELS = {wire: label for _, wire, label, _ in FIELDS} | {
     "state": "State",
     "endTime": "The due instant:",
 }
+# In the address of the plan.
+_PREVIEW: Final = "preview"
 _ANOTHER_PLAN: Final = "Nothing is done yet: read what will happen, and confirm."
 
 
@@ -69,18 +72,29 @@ class SchedulePage(AdminPage):
     template_name = "admin/schedule.html"
     operation = Operation.SCHEDULE
 
+    @property
+    def _fields(self) -> QueryDict:
+        """What was sent: by the form, or in the address."""
+        is_form = self.request.method == "POST"
+        return self.request.POST if is_form else self.request.GET
+
     @override
     def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
-        """Show the form, filled with what the address says."""
-        return self._show([])
+        """Show the form, filled with what the address says, or the plan of it."""
+        return self._answer() if _PREVIEW in request.GET else self._show([])
 
     def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
-        """Show what is wrong, or what would come of it; once confirmed, schedule it.
+        """Show what is wrong, or lead to the plan; once that is confirmed, schedule it.
 
-        What was done leads to the job, and so does what is done already.
+        What was done leads to the job, and so does what is done already. Form and plan
+        have addresses, so that a browser goes back to them without sending anything.
         """
         if "change" in request.POST:
-            return self._show([])
+            return redirect(self._address())
+        return self._answer()
+
+    def _answer(self) -> HttpResponse:
+        """Answer what was sent; what is wrong with it is shown with the form."""
         try:
             return self._plan_or_do(self._read())
         except DuplicateJobError as error:
@@ -101,12 +115,16 @@ class SchedulePage(AdminPage):
         Raises:
             SchedulingError: The family, as the services raise it.
         """
-        fields = self.request.POST
+        fields = self._fields
         found = foresee_scheduling(data, now=self.now)
         if not found.is_new:
             return _lead_to(found)
+        if self.request.method == "POST" and "confirm" not in fields:
+            # A span of time means the instant that is shown, however long one looks.
+            end_time = format_instant(found.job.due_at)
+            return redirect(self._address(end_time=end_time, **{_PREVIEW: "yes"}))
         conflicts = self._conflicts(found.job)
-        if "confirm" not in fields:
+        if "confirm" not in fields or self.request.method != "POST":
             return self._show_plan(found.job, conflicts)
         if fields.get("plan") != _fingerprint(conflicts):
             return self._show_plan(found.job, conflicts, problem=_ANOTHER_PLAN)
@@ -119,6 +137,12 @@ class SchedulePage(AdminPage):
             schedule_transition(data, actor=self.actor, now=self.now, reason=reason)
         )
 
+    def _address(self, **more: str) -> str:
+        """Return where the form is shown with what was sent."""
+        names = [*(name for name, *_ in FIELDS), "state", "end_time"]
+        kept = {name: self._fields.get(name, "") for name in names} | more
+        return f"{self.request.path}?{urlencode(kept)}"
+
     def _read(self) -> Mapping[str, object]:
         """Return the form's phase data.
 
@@ -129,7 +153,7 @@ class SchedulePage(AdminPage):
         data = self._data()
         try:
             end_time = read_end_time(
-                self.request.POST.get("end_time", ""), now=self.now, is_from_now=True
+                self._fields.get("end_time", ""), now=self.now, is_from_now=True
             )
             data["endTime"] = end_time.for_one(self.now)
         except InvalidScheduleTimeError as error:
@@ -158,8 +182,7 @@ class SchedulePage(AdminPage):
         self, job: ScheduledTransition, conflicts: list[str], *, problem: str = ""
     ) -> HttpResponse:
         """Show what would come of it, with a form that holds what was understood."""
-        fields = {name: self.request.POST.get(name, "") for name, *_ in FIELDS}
-        # A span of time means the instant that was shown, however long one looks at it.
+        fields = {name: self._fields.get(name, "") for name, *_ in FIELDS}
         kept = {**fields, "state": job.state, "end_time": format_instant(job.due_at)}
         self.template_name = "admin/schedule_plan.html"
         return self.render_to_response(
@@ -171,7 +194,7 @@ class SchedulePage(AdminPage):
                 kept=kept,
                 plan=_fingerprint(conflicts),
                 problem=problem,
-                reason=self.request.POST.get("reason", "")[: LONGEST_REASON + 1],
+                reason=self._fields.get("reason", "")[: LONGEST_REASON + 1],
                 longest_reason=LONGEST_REASON,
                 suggestions=own_reasons(self.actor.name),
                 back=reverse(JOBS),
@@ -180,7 +203,7 @@ class SchedulePage(AdminPage):
 
     def _data(self) -> dict[str, object]:
         """Return the phase data that the form has, without its instant."""
-        fields = self.request.POST
+        fields = self._fields
         data: dict[str, object] = {
             wire: _value(name, fields.get(name, "").strip()) for name, wire, *_ in FIELDS
         }
@@ -190,7 +213,7 @@ class SchedulePage(AdminPage):
 
     def _show(self, errors: list[str], *, standing: str = "") -> HttpResponse:
         """Show the form, and what is wrong with it."""
-        fields = self.request.POST if self.request.method == "POST" else self.request.GET
+        fields = self._fields
         return self.render_to_response(
             self.get_context_data(
                 errors=errors,

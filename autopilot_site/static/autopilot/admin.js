@@ -269,5 +269,17 @@
         if (holder) keepFresh(holder);
         const search = document.getElementById("searchbar");
         if (search && location.hash === "#search") search.focus();
+        // The theme shows its page by script, after the browser has looked for this.
+        document.querySelector("[autofocus]")?.focus();
+        // Enter in a reason confirms, and does not press the first button of its form.
+        document.addEventListener("keydown", (event) => {
+            const field = event.target;
+            if (event.key !== "Enter" || event.isComposing) return;
+            if (!(field instanceof HTMLInputElement) || field.name !== "reason") return;
+            const confirm = field.form?.querySelector("button[name=confirm]");
+            if (!confirm) return;
+            event.preventDefault();
+            field.form.requestSubmit(confirm);
+        });
     });
 })();

@@ -94,7 +94,7 @@ class TestPage:
         fields = {"action": "reschedule", "_selected_action": make_job().pk}
 
         html = as_role("operator").post(
-            PAGE, {**fields, "end_time": text, "preview": "yes", "reason": ""}
+            PAGE, {**fields, "end_time": text, "preview": "yes", "reason": ""}, follow=True
         )
 
         assert told in html.content.decode()
@@ -151,8 +151,8 @@ class TestPost:
         }
         client = as_role("operator")
 
-        first = client.post(path, fields)
-        client.post(path, fields)
+        first = client.post(path, fields, follow=True)
+        client.post(path, fields, follow=True)
 
         assert first.status_code == 200
         entries = AuditEntry.objects.filter(action=audited, actor="user:operator-1")
@@ -168,7 +168,7 @@ class TestPost:
         if reason is not None:
             fields["reason"] = reason
 
-        response = as_role("operator").post(PAGE, fields)
+        response = as_role("operator").post(PAGE, fields, follow=True)
 
         assert "The reason " in response.content.decode()
         job.refresh_from_db()
@@ -178,7 +178,7 @@ class TestPost:
         job = make_job()
         fields = {"action": "cancel", "_selected_action": job.pk, "reason": "over"}
 
-        response = as_role("operator").post(PAGE, fields)
+        response = as_role("operator").post(PAGE, fields, follow=True)
 
         assert "Nothing is done yet" in response.content.decode()
         job.refresh_from_db()
@@ -189,7 +189,7 @@ class TestPost:
         job = make_job("cancelled" if action == "schedule" else "scheduled")
         fields = {"action": action, "_selected_action": job.pk, "reason": "over"}
 
-        response = as_role("operator").post(PAGE, {**fields, "confirm": "yes"})
+        response = as_role("operator").post(PAGE, {**fields, "confirm": "yes"}, follow=True)
 
         assert "Say when." in response.content.decode()
         assert ScheduledTransition.objects.count() == 1
@@ -204,12 +204,12 @@ class TestPost:
         sent = {**fields, "end_time": "+1h", "shown_end_time": shown, "confirm": "yes"}
         client = as_role("operator")
 
-        html = client.post(PAGE, sent).content.decode()
+        html = client.post(PAGE, sent, follow=True).content.decode()
 
         assert "Nothing is done yet" in html
         assert ScheduledTransition.objects.count() == 1
         again = fields_of(html) | {"end_time": "+1h", "reason": "late", "confirm": "yes"}
-        client.post(PAGE, again)
+        client.post(PAGE, again, follow=True)
         assert ScheduledTransition.objects.count() == 2
 
     def test_asks_for_the_plan_before_there_is_a_button_for_the_deed(
@@ -231,7 +231,9 @@ class TestPost:
         client = as_role("viewer")
         fields = {"action": action, "_selected_action": job.pk, "reason": "x"}
 
-        response = client.post(path, {**fields, "confirm": "yes", "end_time": "+1h"})
+        response = client.post(
+            path, {**fields, "confirm": "yes", "end_time": "+1h"}, follow=True
+        )
 
         assert response.status_code == 403
         assert AuditEntry.objects.last().action == "access.refused"
@@ -244,7 +246,9 @@ class TestPost:
         client.handler.enforce_csrf_checks = True
         job = make_job()
 
-        response = client.post(PAGE, {"action": "cancel", "_selected_action": job.pk})
+        response = client.post(
+            PAGE, {"action": "cancel", "_selected_action": job.pk}, follow=True
+        )
 
         assert response.status_code == 403
 
@@ -259,7 +263,9 @@ class TestPost:
         later = now + timedelta(seconds=1)
         ScheduledTransition.objects.filter(pk=stale.pk).update(updated_at=later)
 
-        response = client.post(PAGE, {**shown, "reason": "late", "confirm": "yes"})
+        response = client.post(
+            PAGE, {**shown, "reason": "late", "confirm": "yes"}, follow=True
+        )
 
         assert "it changed meanwhile" in response.content.decode()
         stale.refresh_from_db()
@@ -274,7 +280,9 @@ class TestPost:
         later = now + timedelta(seconds=1)
         cancel_transition(job_id=job.job_id, actor=operator, reason="first", now=later)
 
-        response = client.post(PAGE, {**shown, "reason": "second", "confirm": "yes"})
+        response = client.post(
+            PAGE, {**shown, "reason": "second", "confirm": "yes"}, follow=True
+        )
 
         html = response.content.decode()
         assert "it changed meanwhile by user:olivia, and is cancelled now" in html
@@ -289,7 +297,7 @@ class TestPost:
             "confirm": "yes",
         }
 
-        html = as_role("operator").post(PAGE, fields).content.decode()
+        html = as_role("operator").post(PAGE, fields, follow=True).content.decode()
 
         assert "1 cancelled, 2 not" in html
         assert "is completed and can&#x27;t be cancelled" in html
@@ -300,10 +308,71 @@ class TestPost:
         job = make_job()
         fields = {"action": "cancel", "_selected_action": job.job_id}
 
-        as_role("operator").post(PAGE, {**fields, "reason": "over", "confirm": "yes"})
+        as_role("operator").post(
+            PAGE, {**fields, "reason": "over", "confirm": "yes"}, follow=True
+        )
 
         job.refresh_from_db()
         assert job.status == "cancelled"
+
+
+class TestAddresses:
+    def test_show_the_plan_and_what_was_done_as_often_as_one_looks(self, as_role, make_job):
+        client, job = as_role("operator"), make_job()
+        fields = {"action": "reschedule", "_selected_action": job.pk, "end_time": "+1h"}
+
+        plan = client.post(PAGE, {**fields, "preview": "yes", "reason": "more time"})
+        html = client.get(plan.headers["Location"]).content.decode()
+        sent = {**fields_of(html), "end_time": "+1h", "reason": "more time"}
+        result = client.post(PAGE, {**sent, "confirm": "yes"})
+        shown = [client.get(result.headers["Location"]) for _ in range(2)]
+
+        assert "1 h later" in html
+        assert 'value="more time"' in html
+        for page in shown:
+            assert "1 rescheduled" in page.content.decode()
+            assert "Move back" in page.content.decode()
+        assert ScheduledTransition.objects.count() == 2
+
+    def test_of_a_result_are_one_s_own_and_end(self, as_role, make_job, monkeypatch):
+        monkeypatch.setattr(override_page, "RESULTS_KEPT", 1)
+        client = as_role("operator")
+        results = [
+            client.post(
+                PAGE,
+                {
+                    "action": "cancel",
+                    "_selected_action": make_job().pk,
+                    "reason": "over",
+                    "confirm": "yes",
+                },
+            ).headers["Location"]
+            for _ in range(2)
+        ]
+
+        assert client.get(results[0]).headers["Location"].startswith(JOBS)
+        assert client.get(results[1]).status_code == 200
+        assert as_role("admin").get(results[1]).headers["Location"].startswith(JOBS)
+
+    def test_of_many_jobs_would_be_too_long(self, as_role, make_job, monkeypatch):
+        monkeypatch.setattr(override_page, "MOST_IN_ADDRESS", 1)
+        keys = [make_job().pk, make_job().pk]
+        fields = {"action": "reschedule", "_selected_action": keys, "end_time": "+1h"}
+
+        response = as_role("operator").post(PAGE, {**fields, "preview": "yes"})
+
+        assert "Understood:" in response.content.decode()
+
+    def test_that_schedule_again_offer_the_old_instant(self, as_role, make_job):
+        client, job = as_role("operator"), make_job()
+        fields = {"action": "cancel", "_selected_action": job.pk, "reason": "over"}
+        html = client.post(PAGE, {**fields, "confirm": "yes"}, follow=True).content.decode()
+        (url,) = re.findall(r'<a href="([^"]*)">Schedule again</a>', html)
+
+        plan = client.get(url.replace("&amp;", "&")).content.decode()
+
+        assert f'value="{format_instant(job.due_at)}"' in plan
+        assert 'name="confirm"' in plan
 
 
 class TestConflicts:
@@ -362,7 +431,7 @@ class TestConflicts:
         client, html = plan(("102", "END"))
         fields = fields_of(html) | {"end_time": "+1h", "reason": "asked", "confirm": "yes"}
 
-        answer = client.post(PAGE, fields).content.decode()
+        answer = client.post(PAGE, fields, follow=True).content.decode()
 
         assert "1 rescheduled" in answer
 
@@ -380,7 +449,9 @@ class TestAllThatMatch:
 
         leads_to = client.post(f"{JOBS}?status__exact=failed", chosen).headers["Location"]
         html = client.get(leads_to).content.decode()
-        client.post(PAGE, {**fields_of(html), "reason": "dealt with", "confirm": "yes"})
+        client.post(
+            PAGE, {**fields_of(html), "reason": "dealt with", "confirm": "yes"}, follow=True
+        )
 
         assert "Cancel 3 transitions" in html
         other.refresh_from_db()
@@ -423,7 +494,7 @@ class TestAllThatMatch:
         job = make_job()
         fields = {"action": "cancel", "_selected_action": job.pk, "reason": "x"}
 
-        response = as_role("operator").post(PAGE, {**fields, "confirm": "yes"})
+        response = as_role("operator").post(PAGE, {**fields, "confirm": "yes"}, follow=True)
 
         html = response.content.decode()
         assert "not reached in time" in html
@@ -446,7 +517,7 @@ class TestTwoAtOnce:
         def press():
             try:
                 start.wait(5)
-                answers.append(client.post(PAGE, fields).content.decode())
+                answers.append(client.post(PAGE, fields, follow=True).content.decode())
             finally:
                 connection.close()
 
@@ -489,7 +560,7 @@ class TestSchedule:
     def test_by_form_is_shown_first_and_then_leads_to_the_job(self, as_role, db):
         client = as_role("operator")
 
-        plan = client.post(SCHEDULE, self.FIELDS).content.decode()
+        plan = client.post(SCHEDULE, self.FIELDS, follow=True).content.decode()
         jobs_before = ScheduledTransition.objects.count()
         first = client.post(SCHEDULE, confirmed(plan))
         again = client.post(SCHEDULE, {**self.FIELDS, "end_time": "+3h"})
@@ -506,7 +577,7 @@ class TestSchedule:
 
     def test_keeps_the_instant_that_was_shown(self, as_role, db, now):
         client = as_role("operator")
-        shown = fields_of(client.post(SCHEDULE, self.FIELDS).content.decode())
+        shown = fields_of(client.post(SCHEDULE, self.FIELDS, follow=True).content.decode())
 
         assert now < parse_instant(shown["end_time"][0]) < now + timedelta(hours=3)
 
@@ -524,7 +595,7 @@ class TestSchedule:
         client = as_role("operator")
         make_job(**self.start_in_four_hours(now))
 
-        html = client.post(SCHEDULE, self.FIELDS).content.decode()
+        html = client.post(SCHEDULE, self.FIELDS, follow=True).content.decode()
         done = client.post(SCHEDULE, confirmed(html))
 
         assert "1 conflict: scheduled all the same" in html
@@ -533,7 +604,7 @@ class TestSchedule:
 
     def test_shows_the_plan_again_where_it_is_another_one_now(self, as_role, make_job, now):
         client = as_role("operator")
-        html = client.post(SCHEDULE, self.FIELDS).content.decode()
+        html = client.post(SCHEDULE, self.FIELDS, follow=True).content.decode()
         make_job(**self.start_in_four_hours(now))
 
         again = client.post(SCHEDULE, confirmed(html)).content.decode()
@@ -544,7 +615,7 @@ class TestSchedule:
 
     def test_leads_to_the_job_that_is_there_already(self, as_role, db):
         client = as_role("operator")
-        html = client.post(SCHEDULE, self.FIELDS).content.decode()
+        html = client.post(SCHEDULE, self.FIELDS, follow=True).content.decode()
 
         done = [client.post(SCHEDULE, confirmed(html)) for _ in range(2)]
 
@@ -557,9 +628,11 @@ class TestSchedule:
 
     def test_can_be_changed_before_it_is_confirmed(self, as_role, db):
         client = as_role("operator")
-        plan = client.post(SCHEDULE, self.FIELDS).content.decode()
+        plan = client.post(SCHEDULE, self.FIELDS, follow=True).content.decode()
 
-        html = client.post(SCHEDULE, {**fields_of(plan), "change": "yes"}).content.decode()
+        html = client.post(
+            SCHEDULE, {**fields_of(plan), "change": "yes"}, follow=True
+        ).content.decode()
 
         assert 'name="phase_type_name" id="id_phase_type_name" value="Review"' in html
         assert 'name="preview"' in html
@@ -567,7 +640,7 @@ class TestSchedule:
     @pytest.mark.parametrize("reason", ["", "  ", "x" * 2_001, "a\x00b"])
     def test_demands_a_reason(self, as_role, db, reason):
         client = as_role("operator")
-        html = client.post(SCHEDULE, self.FIELDS).content.decode()
+        html = client.post(SCHEDULE, self.FIELDS, follow=True).content.decode()
 
         told = client.post(SCHEDULE, confirmed(html, reason=reason)).content.decode()
 
@@ -614,7 +687,7 @@ class TestSchedule:
         client = as_role("viewer")
 
         assert client.get(SCHEDULE).status_code == 403
-        assert client.post(SCHEDULE, self.FIELDS).status_code == 403
+        assert client.post(SCHEDULE, self.FIELDS, follow=True).status_code == 403
         assert not ScheduledTransition.objects.exists()
 
     def test_is_where_the_list_leads_without_a_selection(self, as_role, db):

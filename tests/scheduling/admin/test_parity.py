@@ -49,7 +49,7 @@ class Doors:
         fields = {"action": override.value, "_selected_action": job.pk}
         more = {"reason": "why", "confirm": "yes", "end_time": self.end_time}
         more["shown_end_time"] = self.end_time
-        assert self.web.post(PAGE, {**fields, **more}).status_code == 200
+        assert self.web.post(PAGE, {**fields, **more}, follow=True).status_code == 200
 
     def api(self, override, job):
         if override is Override.RESCHEDULE:
@@ -111,7 +111,7 @@ class TestEveryOverride:
             "state": "END",
             "end_time": doors.end_time,
         }
-        plan = doors.web.post(FORM, fields).context["plan"]
+        plan = doors.web.post(FORM, fields, follow=True).context["plan"]
         sent = {**fields, "plan": plan, "reason": "why", "confirm": "yes"}
         doors.web.post(FORM, sent)
         doors.rest.post(API, {**DATA, "phaseId": 2, "endTime": doors.end_time}, "json")
