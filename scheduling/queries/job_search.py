@@ -10,7 +10,7 @@ from django.db.models.functions import StrIndex, Upper
 from django.db.models.lookups import GreaterThan
 
 from scheduling.models import AuditEntry, JobText, ScheduledTransition
-from scheduling.models.job_text import Reach
+from scheduling.models.job_text import SEPARATOR, Reach
 from scheduling.queries.counting import estimate_rows
 
 # More than that, and a page is full sooner if jobs are looked at one after the other.
@@ -118,7 +118,7 @@ def _ask_index(text: str, *, most: int) -> _Answer:
         # Two letters stand in very many of these ids, and no figures say where not.
         return _FREQUENT if connection.vendor == "postgresql" else _UNKNOWN
     # First of all: what is added meanwhile is found twice, and not never.
-    reach = Reach.read()
+    reach = None if SEPARATOR in text else Reach.read()
     if reach is None:
         return _UNKNOWN
     newest = AuditEntry.objects.aggregate(newest=Max("id"))["newest"] or 0

@@ -125,6 +125,7 @@ class TestFindByIndex:
         follow_all(now)
 
         assert find("abcdef") == find("abc def") == []
+        assert listed("abc\x1f\x1fdef", now)[0] == []
 
     @pytest.mark.parametrize("text", ["77", "a", "1-2", "__", "a b c", "%b_c", "b\\c"])
     def test_leaves_to_others_what_has_no_trigram(self, now, text):
