@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from django.conf import settings
+from django.utils.http import parse_header_parameters
 
 Scope = dict[str, Any]
 Message = Mapping[str, Any]
@@ -27,6 +28,15 @@ MOST_REQUESTS = 20
 # What holds none, or one for all of them together, and has to answer also when the
 # database does not, or when all places are taken.
 UNBOUNDED = ("/livez", "/health", "/metrics", "/static/")
+
+_FOREIGN_CHARSET = {
+    "type": "about:blank",
+    "title": "Unsupported Media Type",
+    "status": 415,
+    "detail": "A form must be in UTF-8.",
+    "code": "unsupported_media_type",
+    "category": "validation",
+}
 
 
 class Gate:
@@ -53,7 +63,10 @@ class Gate:
             # The client is gone, and nobody is left to answer.
             return
         if len(body) > limit:
-            await _refuse(send, limit=limit)
+            await _refuse(send, _too_large(limit))
+            return
+        if _has_foreign_charset(scope):
+            await _refuse(send, _FOREIGN_CHARSET)
             return
         scope = _with_length(scope, len(body))
         receive = _replay(bytes(body), receive)
@@ -101,9 +114,24 @@ def _replay(body: bytes, receive: Receive) -> Receive:
     return replay
 
 
-async def _refuse(send: Send, *, limit: int) -> None:
-    """Answer 413; the shape is that of scheduling.api.errors."""
-    problem = {
+def _has_foreign_charset(scope: Scope) -> bool:
+    """Tell whether a form with parts says that it is in another charset than UTF-8.
+
+    Django takes any that Python knows, also those that are none of texts, and fails
+    where nobody catches it.
+    """
+    headers = (value for name, value in scope["headers"] if name == b"content-type")
+    try:
+        kind, parameters = parse_header_parameters(next(headers, b"").decode("latin-1"))
+    except ValueError:
+        return True
+    charset = parameters.get("charset", "utf-8").lower()
+    return kind.startswith("multipart/") and charset not in {"utf-8", "utf8"}
+
+
+def _too_large(limit: int) -> dict[str, Any]:
+    """Return the problem of a body that is too large."""
+    return {
         "type": "about:blank",
         "title": "Request Entity Too Large",
         "status": 413,
@@ -111,11 +139,16 @@ async def _refuse(send: Send, *, limit: int) -> None:
         "code": "payload_too_large",
         "category": "validation",
     }
+
+
+async def _refuse(send: Send, problem: Mapping[str, Any]) -> None:
+    """Answer with a problem; the shape is that of scheduling.api.errors."""
     content = json.dumps(problem).encode()
     headers = [
         (b"content-type", b"application/problem+json"),
         (b"content-length", str(len(content)).encode()),
         (b"connection", b"close"),
     ]
-    await send({"type": "http.response.start", "status": 413, "headers": headers})
+    status = problem["status"]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": content})

@@ -60,6 +60,29 @@ class Recorder:
 
 
 class TestGate:
+    @pytest.mark.parametrize(
+        ("said", "is_taken"),
+        [
+            ("multipart/form-data; boundary=x", True),
+            ("multipart/form-data; boundary=x; charset=UTF-8", True),
+            ('multipart/form-data; boundary=x; charset="utf8"', True),
+            ("application/json; charset=latin-1", True),
+            ("multipart/form-data; boundary=x; charset=base64", False),
+            ("Multipart/Form-Data; boundary=x; CHARSET=utf-7", False),
+            ("multipart/form-data; boundary=x; charset*=utf-8''unicode_escape", False),
+        ],
+    )
+    def test_refuses_a_form_in_a_charset_that_is_none_of_texts(self, said, is_taken):
+        application = Recorder()
+        scope = scope_of("/admin/login/", content_type=said)
+
+        sent = run(application, scope=scope, messages=chunks(10))
+
+        assert (application.scope is not None) is is_taken
+        if not is_taken:
+            assert sent[0]["status"] == 415
+            assert json.loads(sent[1]["body"])["detail"] == "A form must be in UTF-8."
+
     @pytest.mark.parametrize("sizes", [(0,), (10,), (500, 500), (400, 0, 600)])
     def test_hands_on_a_body_within_the_limit_whole(self, sizes):
         application = Recorder()
