@@ -245,6 +245,15 @@ class OverridePage(AdminPage):
             "end_time"
         )
 
+    def _pinned(self, text: str) -> str:
+        """Return what was typed, as the instant where that is one.
+
+        A time of day, or a span from now, means the one that is shown, however long one
+        looks at it.
+        """
+        at = None if self.end_time is None else self.end_time.at
+        return text if at is None else format_instant(at)
+
     def _due_at(self, job: ScheduledTransition) -> datetime:
         """Return when a job shall be due.
 
@@ -305,7 +314,7 @@ class OverridePage(AdminPage):
             move_url=self._move_url(doable) if conflicts else "",
             error=self.error,
             end_time=self.end_time,
-            end_time_text=fields.get("end_time", ""),
+            end_time_text=self._pinned(fields.get("end_time", "")),
             end_time_help=HELP,
             reason=fields.get("reason", ""),
             longest_reason=LONGEST_REASON,

@@ -5,6 +5,7 @@ from datetime import timedelta
 from threading import Barrier, Thread
 
 import pytest
+import time_machine
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
@@ -208,8 +209,9 @@ class TestPost:
 
         assert "Nothing is done yet" in html
         assert ScheduledTransition.objects.count() == 1
-        again = fields_of(html) | {"end_time": "+1h", "reason": "late", "confirm": "yes"}
-        client.post(PAGE, again, follow=True)
+        shown = fields_of(html)
+        end_time = {"end_time": shown["shown_end_time"]}
+        client.post(PAGE, {**shown, **end_time, "reason": "late", "confirm": "yes"})
         assert ScheduledTransition.objects.count() == 2
 
     def test_asks_for_the_plan_before_there_is_a_button_for_the_deed(
@@ -333,6 +335,23 @@ class TestAddresses:
             assert "1 rescheduled" in page.content.decode()
             assert "Move back" in page.content.decode()
         assert ScheduledTransition.objects.count() == 2
+
+    @pytest.mark.parametrize(
+        ("action", "typed", "means"),
+        [
+            ("reschedule", "14:30", "2030-01-01T14:30:00.000Z"),
+            ("schedule", "+1h", "2030-01-01T15:29:50.000Z"),
+        ],
+    )
+    def test_keep_the_instant_that_was_shown_however_long_one_looks(
+        self, as_role, make_job, action, typed, means
+    ):
+        job = make_job("cancelled" if action == "schedule" else "scheduled")
+        query = {"action": action, "_selected_action": job.pk, "end_time": typed}
+        with time_machine.travel("2030-01-01T14:29:50Z", tick=False):
+            shown = fields_of(as_role("operator").get(PAGE, query).content.decode())
+
+        assert shown["shown_end_time"] == [means]
 
     def test_of_a_result_are_one_s_own_and_end(self, as_role, make_job, monkeypatch):
         monkeypatch.setattr(override_page, "RESULTS_KEPT", 1)
