@@ -5,7 +5,6 @@ from typing import Final, NamedTuple
 
 from django.db import connection
 from django.db.models import F, Max, Q, QuerySet, Value
-from django.db.models.expressions import RawSQL
 from django.db.models.functions import StrIndex, Upper
 from django.db.models.lookups import GreaterThan
 
@@ -17,6 +16,8 @@ from scheduling.queries.counting import estimate_rows
 MOST_FOUND: Final = 20_000
 # Audit entries that no text reaches yet, which are looked through.
 MOST_BEHIND: Final = 20_000
+# A row id that none has.
+_NO_JOB: Final = 0
 _TEXTS: Final = ("job_id", "challenge_id", "phase_type_name")
 # What pg_trgm makes a trigram of, wherever in a word it stands: a shorter text has none.
 _TRIGRAM: Final = re.compile(r"[^\W_]{3}|[\W_][^\W_]{2}|[^\W_]{2}[\W_]")
@@ -47,10 +48,12 @@ def search(text: str) -> Q:
         return _frequent_part(text)
     if answer.kept is None:
         return part_of_a_text(text)
-    names, parameters = answer.kept.values("pk").query.sql_with_params()
-    # Named by the database itself: thousands of parameters would take longer.
-    named = f"{names} UNION ALL SELECT unnest(%s::bigint[])"
-    return Q(pk__in=RawSQL(named, [*parameters, answer.behind]))  # noqa: S611
+    # Named by the database itself: thousands of parameters would take longer. A union
+    # always, with no job at worst: without one the planner walks through all jobs in
+    # their order and asks of each whether it is among the named.
+    behind = ScheduledTransition.objects.filter(pk__in=answer.behind or [_NO_JOB])
+    named = answer.kept.values("pk").union(behind.order_by().values("pk"), all=True)
+    return Q(pk__in=named)
 
 
 def _frequent_part(text: str) -> Q:
