@@ -15,7 +15,6 @@ from scheduling.admin.override_page import own_reasons
 from scheduling.admin.override_words import is_about
 from scheduling.admin.plain_words import plain, tell_conflicts
 from scheduling.domain.actors import Operation
-from scheduling.domain.changes import ScheduleChange
 from scheduling.domain.errors import (
     DuplicateJobError,
     InvalidPhaseDataError,
@@ -35,8 +34,8 @@ from scheduling.domain.phases import (
 from scheduling.models import ScheduledTransition
 from scheduling.pages.base import AdminPage, admin_page
 from scheduling.pages.links import JOBS, job_url
-from scheduling.services.adjust import find_conflicts
 from scheduling.services.cancel import read_reason
+from scheduling.services.overrides import Prospect, conflicts_of
 from scheduling.services.schedule import (
     Scheduled,
     foresee_scheduling,
@@ -139,9 +138,12 @@ class SchedulePage(AdminPage):
 
     def _address(self, **more: str) -> str:
         """Return where the form is shown with what was sent."""
+        return f"{self.request.path}?{urlencode(self._sent(**more))}"
+
+    def _sent(self, **more: str) -> dict[str, str]:
+        """Return the form's fields as they were sent, and what takes their place."""
         names = [*(name for name, *_ in FIELDS), "state", "end_time"]
-        kept = {name: self._fields.get(name, "") for name in names} | more
-        return f"{self.request.path}?{urlencode(kept)}"
+        return {name: self._fields.get(name, "") for name in names} | more
 
     def _read(self) -> Mapping[str, object]:
         """Return the form's phase data.
@@ -168,22 +170,13 @@ class SchedulePage(AdminPage):
 
     def _conflicts(self, job: ScheduledTransition) -> list[str]:
         """Return in words how the instant conflicts; a person may know better."""
-        change = ScheduleChange(
-            project_id=job.project_id,
-            phase_id=job.phase_id,
-            kind=job.kind,
-            new_due_at=job.due_at,
-            phase_type_name=job.phase_type_name,
-        )
-        details = [one.detail for one in find_conflicts([change], now=self.now)]
-        return tell_conflicts(details, now=self.now)
+        found = conflicts_of([Prospect(job=job, due_at=job.due_at)], now=self.now)
+        return tell_conflicts([one.detail for one in found], now=self.now)
 
     def _show_plan(
         self, job: ScheduledTransition, conflicts: list[str], *, problem: str = ""
     ) -> HttpResponse:
         """Show what would come of it, with a form that holds what was understood."""
-        fields = {name: self._fields.get(name, "") for name, *_ in FIELDS}
-        kept = {**fields, "state": job.state, "end_time": format_instant(job.due_at)}
         self.template_name = "admin/schedule_plan.html"
         return self.render_to_response(
             self.get_context_data(
@@ -191,7 +184,7 @@ class SchedulePage(AdminPage):
                 about=is_about(job),
                 topic=PHASE_TRANSITION,
                 conflicts=conflicts,
-                kept=kept,
+                kept=self._sent(end_time=format_instant(job.due_at)),
                 plan=_fingerprint(conflicts),
                 problem=problem,
                 reason=self._fields.get("reason", "")[: LONGEST_REASON + 1],

@@ -2,6 +2,8 @@
 
 import http.client
 import json
+import socket
+import time
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
@@ -10,13 +12,19 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Group
-from django.db import connection
+from django.db import connection, transaction
 
 from scheduling.api.gate import MOST_REQUESTS
+from scheduling.models import ScheduledTransition
 from tests.scheduling.api.support import PASSWORD, TRANSITIONS
 from tests.support.web import web_process
 
 pytestmark = [pytest.mark.processes, pytest.mark.django_db(transaction=True)]
+# Each time more clients than there are connections in the pool.
+HANG_UPS = 30
+HANG_UP_AFTER = (0.01, 0.02, 0.1)
+# The server asks an application to give up 3 s after its client has hung up.
+HELD_SECONDS = 4.0
 
 
 @pytest.fixture
@@ -205,3 +213,36 @@ class TestServer:
 
         assert {status for status, _ in answers} == {200}
         assert 1 <= count_other_connections() <= MOST_REQUESTS + 4
+
+
+def hang_up(port, path, token, *, after):
+    """Ask for something, and be gone before the answer comes."""
+    request = (
+        f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {token}\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", port)) as client:
+        client.sendall(request.encode())
+        time.sleep(after)
+
+
+@pytest.mark.postgres
+@pytest.mark.skipif(
+    connection.vendor != "postgresql", reason="DATABASE_URL names no PostgreSQL"
+)
+class TestHangUps:
+    def test_cost_no_connection_to_the_database(self, server):
+        token = sign_in(server)
+
+        for after in HANG_UP_AFTER:
+            with transaction.atomic(), connection.cursor() as cursor:
+                # They are cut off while their threads wait for the database.
+                cursor.execute(f"LOCK TABLE {ScheduledTransition._meta.db_table}")
+                for _ in range(HANG_UPS):
+                    hang_up(server, TRANSITIONS, token, after=after)
+                time.sleep(HELD_SECONDS)
+
+        # More than the pool holds were cut off; each answer needs one of its connections.
+        for _ in range(30):
+            status, _ = call(server, TRANSITIONS, token=token)
+            assert status == 200
+        assert count_other_connections() <= 24
