@@ -228,11 +228,19 @@ def process_environment(transactional_db, kafka):
 
 @pytest.fixture
 def challenge_api(settings):
-    """Return a scriptable Challenge service, the one in force; asked once, for a second."""
+    """Return a scriptable Challenge service, the one in force; asked once, with patience."""
     with ScriptedChallengeService() as service:
         settings.CHALLENGE_SERVICE = service.settings()
         settings.RECOVERY = settings.RECOVERY.model_copy(
-            update={"challenge_service_timeout": 1_000, "challenge_service_retries": 0}
+            update={"challenge_service_timeout": 20_000, "challenge_service_retries": 0}
         )
         yield service
     close_challenge_service()
+
+
+@pytest.fixture
+def hasty(challenge_api, settings):
+    """Give the Challenge service a second for an answer, where none comes in time."""
+    settings.RECOVERY = settings.RECOVERY.model_copy(
+        update={"challenge_service_timeout": 1_000}
+    )

@@ -360,7 +360,7 @@ FAULTS = {
 
 class TestUpstreamFault:
     @pytest.mark.parametrize("fault", FAULTS)
-    def test_cancels_nothing_and_is_named(self, upstream, recover, now, fault):
+    def test_cancels_nothing_and_is_named(self, upstream, hasty, recover, now, fault):
         for number in range(1, 4):
             upstream.add(number, phases=1)
         recover()

@@ -356,7 +356,7 @@ class TestTokens:
         ],
     )
     def test_that_can_t_be_had_make_the_service_unavailable(
-        self, challenge_api, challenge, step
+        self, challenge_api, hasty, challenge, step
     ):
         challenge_api.script(TOKEN_PATH, [step])
 
@@ -452,6 +452,7 @@ FAULTS = {
 }
 
 
+@pytest.mark.usefixtures("hasty")
 class TestFaults:
     @pytest.mark.parametrize("fault", FAULTS)
     def test_make_the_service_unavailable_in_time(self, challenge_api, challenge, fault):

@@ -137,7 +137,9 @@ class TestServiceThatFails:
         "step",
         [Answer(status=503), Answer(status=429), Answer(status=401), Answer(delay=3)],
     )
-    def test_leaves_the_marks_and_is_not_asked_on(self, marked, challenge_api, now, step):
+    def test_leaves_the_marks_and_is_not_asked_on(
+        self, marked, challenge_api, hasty, now, step
+    ):
         rows = [marked(number) for number in (1, 2, 3)]
         for row in rows:
             challenge_api.script(path(row), itertools.repeat(step))
