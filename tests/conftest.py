@@ -228,7 +228,7 @@ def process_environment(transactional_db, kafka):
 
 @pytest.fixture
 def challenge_api(settings):
-    """Return a scriptable Challenge service, the one in force; asked once, with patience."""
+    """Return a scriptable Challenge service, the one in force; patiently, and once."""
     with ScriptedChallengeService() as service:
         settings.CHALLENGE_SERVICE = service.settings()
         settings.RECOVERY = settings.RECOVERY.model_copy(
