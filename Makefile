@@ -10,7 +10,7 @@ UV ?= $(or $(shell command -v uv 2>/dev/null),.uv/bin/uv)
 RUN := $(UV) run --frozen --no-dev
 DEV := $(UV) run --frozen
 # Most tests wait for processes and brokers more than they compute.
-TOGETHER := -n 4 --dist worksteal
+TOGETHER := -n 5 --dist worksteal
 PYTHON_PACKAGES := autopilot_site scheduling recovery
 
 # What a look at the code needs of settings, and what one at production's needs: secrets

@@ -68,11 +68,12 @@ def pytest_collection_modifyitems(config, items):
 
 
 def _slow_ones_first(items, *, workers):
-    """Return the tests so that each worker begins with its part of those that wait.
+    """Return the tests so that half of the workers begin with those that wait.
 
     pytest-xdist gives each worker as many tests, next to each other. Left to chance, the
-    modules that start processes are all that goes on at the end, one after the other. A
-    slow module stays together, for what its tests share; of the others as many as fit.
+    modules that start processes are all that goes on at the end, one after the other; and
+    where all workers begin with them, half of the processor is idle meanwhile. A slow
+    module stays together, for what its tests share; of the others as many as fit.
     """
     modules = {}
     for item in items:
@@ -90,7 +91,7 @@ def _slow_ones_first(items, *, workers):
             fast.append(tests)
     shares = [[] for _ in range(workers)]
     for number, tests in enumerate(slow):
-        shares[number % workers] += tests
+        shares[number % -(-workers // 2)] += tests
     left = [item for tests in fast for item in tests]
     for number, share in enumerate(shares):
         waiting = len(left) + sum(len(one) for one in shares[number:])
