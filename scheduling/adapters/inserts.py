@@ -20,6 +20,9 @@ from psycopg.types.json import Jsonb
 from scheduling.adapters.postgres import execute_prepared
 from scheduling.models import AuditEntry, ScheduledTransition
 
+# Rows whose text is made while the server takes in those before them.
+SLICE = 100
+
 
 @functools.cache
 def _columns(model: type[models.Model]) -> tuple[tuple[str, str, bool], ...]:
@@ -49,7 +52,8 @@ def insert_rows(rows: Sequence[models.Model]) -> None:
     with connection.cursor() as cursor, connection.wrap_database_errors:
         copy: Any = cursor.cursor.copy(statement)
         with copy as sink:
-            sink.write(copy_text(rows))
+            for start in range(0, len(rows), SLICE):
+                sink.write(copy_text(rows[start : start + SLICE]))
 
 
 def copy_text(rows: Sequence[models.Model]) -> str:
