@@ -56,6 +56,23 @@ def insert_rows(rows: Sequence[models.Model]) -> None:
                 sink.write(copy_text(rows[start : start + SLICE]))
 
 
+def insert_where_free(jobs: Sequence[ScheduledTransition]) -> set[uuid.UUID]:
+    """Insert those of the new jobs that stand in nobody's way.
+
+    It waits for others who are inserting the same identities, and lets them win.
+
+    Returns:
+        The event ids of those that were inserted.
+
+    Raises:
+        IntegrityError: A constraint other than of uniqueness refuses one of them.
+    """
+    ScheduledTransition.objects.bulk_create(jobs, batch_size=500, ignore_conflicts=True)
+    standing = ScheduledTransition.objects.filter(job_id__in=[job.job_id for job in jobs])
+    event_ids = set(standing.order_by().values_list("event_id", flat=True))
+    return {job.event_id for job in jobs} & event_ids
+
+
 def copy_text(rows: Sequence[models.Model]) -> str:
     """Return the rows as COPY reads them: a line each, a tab between the columns.
 

@@ -7,13 +7,19 @@ from datetime import datetime
 
 from django.db import IntegrityError, connection, transaction
 
-from scheduling.adapters.inserts import insert_one, insert_rows, new_row
+from scheduling.adapters.inserts import (
+    insert_one,
+    insert_rows,
+    insert_where_free,
+    new_row,
+)
 from scheduling.adapters.standing import Standing, ever_given, find_standing
 from scheduling.adapters.wake import WITHIN as WAKE_WITHIN
 from scheduling.adapters.wake import wake
 from scheduling.conf import scheduler_settings
 from scheduling.domain.actors import Actor, Operation, authorize
 from scheduling.domain.errors import (
+    ConflictError,
     DuplicateJobError,
     PastScheduleTimeError,
     ScheduleTooFarError,
@@ -150,22 +156,45 @@ def _schedule_chunk(
     now: datetime,
     reason: str,
 ) -> list[Scheduled | SchedulingError]:
-    """Schedule up to a thousand in one transaction."""
-    read: list[PhaseData | SchedulingError] = [read_item(item) for item in items]
+    """Schedule up to a thousand, in one transaction unless others are at the same ones.
+
+    The first try is the fast one, and fails as a whole. Those after it insert what they
+    may, and only what somebody else has just made is asked for again: otherwise one who
+    schedules the same transitions one by one would be in the way of each try.
+    """
+    read = [read_item(item) for item in items]
+    results: dict[int, Scheduled | SchedulingError] = {}
+    waiting = list(range(len(read)))
     for attempt in range(1, MOST_TRIES + 1):
         try:
             with transaction.atomic():
-                return _insert_missing(read, actor=actor, now=now, reason=reason)
+                answers = _insert_missing(
+                    [read[index] for index in waiting],
+                    actor=actor,
+                    now=now,
+                    reason=reason,
+                    is_contended=attempt > 1,
+                )
         except IntegrityError:
             if attempt == MOST_TRIES:
                 raise
-    raise AssertionError("unreachable")
+            continue
+        results.update(
+            (index, answer)
+            for index, answer in zip(waiting, answers, strict=True)
+            if answer is not None
+        )
+        waiting = [index for index in waiting if index not in results]
+        if not waiting:
+            break
+    left = ConflictError("others schedule and end the same transition all the time")
+    return [results.get(index, left) for index in range(len(read))]
 
 
 def read_item(item: PhaseData | Mapping[str, object]) -> PhaseData | SchedulingError:
     """Return the item understood, or why it can't be."""
     try:
-        return item if isinstance(item, PhaseData) else read_phase_data(item)
+        return read_phase_data(item)
     except SchedulingError as error:
         return error
 
@@ -176,8 +205,16 @@ def _insert_missing(
     actor: Actor,
     now: datetime,
     reason: str,
-) -> list[Scheduled | SchedulingError]:
-    """Insert what is new; the caller's transaction holds it together."""
+    is_contended: bool,
+) -> list[Scheduled | SchedulingError | None]:
+    """Insert what is new; the caller's transaction holds it together.
+
+    Returns:
+        What became of each; None where somebody else was faster.
+
+    Raises:
+        IntegrityError: Somebody was, and it is not said to be contended.
+    """
     live, given = _standing([i for i in items if isinstance(i, PhaseData)], now=now)
     results: list[Scheduled | SchedulingError] = []
     new: list[ScheduledTransition] = []
@@ -190,8 +227,19 @@ def _insert_missing(
             live[_identity(result.job)] = result.job
     if new:
         _make_unique(new, given)
-        insert_jobs(new, actor=actor, now=now, reason=reason)
-    return results
+        if not is_contended:
+            insert_jobs(new, actor=actor, now=now, reason=reason)
+            return [*results]
+        free = insert_where_free(sorted(new, key=_identity))
+        added = [job for job in new if job.event_id in free]
+        _tell_of(added, actor=actor, now=now, reason=reason)
+        # What others in the batch were answered about such a job does not hold either.
+        taken = {_identity(job) for job in new} - {_identity(job) for job in added}
+        return [
+            None if isinstance(item, PhaseData) and _identity_of(item) in taken else result
+            for item, result in zip(items, results, strict=True)
+        ]
+    return [*results]
 
 
 def _standing(items: Sequence[PhaseData], *, now: datetime) -> Standing:
@@ -199,7 +247,7 @@ def _standing(items: Sequence[PhaseData], *, now: datetime) -> Standing:
     if not items:
         return Standing({}, set())
     return find_standing(
-        [(item.project_id, item.phase_id, item.state.value) for item in items],
+        [_identity_of(item) for item in items],
         {plain_job_id(item.project_id, item.phase_id, now=now) for item in items},
     )
 
@@ -208,7 +256,7 @@ def _decide(
     item: PhaseData, live: Mapping[Identity, ScheduledTransition], window: "_Window"
 ) -> Scheduled | SchedulingError:
     """Return the live job that is the same, a new one not yet saved, or an error."""
-    standing = live.get((item.project_id, item.phase_id, item.state))
+    standing = live.get(_identity_of(item))
     if standing is not None:
         if standing.due_at == item.end_time:
             return Scheduled(job=standing, is_new=False)
@@ -349,6 +397,17 @@ def insert_jobs(
     # each wait for a row of the other.
     in_one_order: list[ScheduledTransition] = sorted(jobs, key=_identity)
     insert_rows(in_one_order)
+    _tell_of(jobs, actor=actor, now=now, reason=reason)
+
+
+def _tell_of(
+    jobs: Sequence[ScheduledTransition],
+    *,
+    actor: Actor,
+    now: datetime,
+    reason: str | Mapping[str, str],
+) -> None:
+    """Write the audit entries of jobs that were inserted, and wake who publishes them."""
     reasons = {job.job_id: reason for job in jobs} if isinstance(reason, str) else reason
     insert_rows(
         [_entry(job, actor=actor, now=now, reason=reasons[job.job_id]) for job in jobs]
@@ -409,3 +468,8 @@ def _make_unique(jobs: Sequence[ScheduledTransition], ever: Set[str]) -> None:
 def _identity(job: ScheduledTransition) -> Identity:
     """Return what at most one live job may have."""
     return job.project_id, job.phase_id, job.state
+
+
+def _identity_of(item: PhaseData) -> Identity:
+    """Return the identity of the job that is asked for."""
+    return item.project_id, item.phase_id, item.state.value

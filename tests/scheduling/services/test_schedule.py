@@ -2,6 +2,7 @@ import json
 import random
 import threading
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -20,7 +21,7 @@ from scheduling.domain.errors import (
     ScheduleTooSoonError,
     SchedulingError,
 )
-from scheduling.domain.phases import format_instant
+from scheduling.domain.phases import format_instant, read_phase_data
 from scheduling.models import AuditEntry, ScheduledTransition
 from scheduling.services import schedule as scheduling
 from scheduling.services.cancel import cancel_transition
@@ -302,6 +303,30 @@ class TestScheduleMany:
         assert results[6].job.job_id == results[7].job_id == results[0].job.job_id
         assert ScheduledTransition.objects.count() == AuditEntry.objects.count() == 3
 
+    def test_checks_what_was_built_by_hand_too(self, phase_data, operator, now):
+        made = read_phase_data(phase_data())
+        wrong = [
+            {"phase_type_name": "a\0"},
+            {"project_id": "abc"},
+            {"metadata": {"a": float("nan")}},
+            {"end_time": made.end_time.replace(tzinfo=None)},
+        ]
+        items = [replace(made, project_id=LOWER.upper()), replace(made, project_id=LOWER)]
+
+        *refused, first, second = schedule_many(
+            [*[replace(made, **fields) for fields in wrong], *items],
+            actor=operator,
+            now=now,
+        )
+
+        assert [one.code for one in refused] == [
+            *["invalid_phase_data"] * 3,
+            "invalid_schedule_time",
+        ]
+        assert first.is_new
+        assert first.job.project_id == LOWER
+        assert second.job is first.job
+
     def test_returns_nothing_for_nothing(self, operator, now):
         assert schedule_many([], actor=operator, now=now) == []
 
@@ -431,6 +456,37 @@ class TestScheduleInRaces:
         assert ScheduledTransition.objects.count() == AuditEntry.objects.count() == 300
         made = [one.job.job_id for result in results for one in result if one.is_new]
         assert len(made) == len(set(made)) == 300
+
+    @pytest.mark.skipif(
+        connection.vendor != "postgresql", reason="SQLite has one writer at a time"
+    )
+    def test_a_bulk_ends_though_others_are_faster_each_time(
+        self, phase_data, operator, now, monkeypatch
+    ):
+        items = [phase_data(phaseId=number) for number in range(1, 21)]
+        others = iter(items)
+        look = scheduling.find_standing
+
+        def look_too_early(*asked):
+            found = look(*asked)
+            run_together(
+                1, lambda _: schedule_transition(next(others), actor=operator, now=now)
+            )
+            return found
+
+        monkeypatch.setattr(scheduling, "find_standing", look_too_early)
+        twins = [items[1], phase_data(phaseId=2, due_in=7200)]
+
+        *results, same, later = schedule_many([*items, *twins], actor=operator, now=now)
+
+        assert ScheduledTransition.objects.count() == AuditEntry.objects.count() == 20
+        assert [one.is_new for one in results] == [False, False, *[True] * 18]
+        jobs = ScheduledTransition.objects.in_bulk(field_name="job_id")
+        assert [jobs[one.job.job_id].phase_id for one in results] == [
+            str(number) for number in range(1, 21)
+        ]
+        assert same.job.job_id == later.job_id == results[1].job.job_id
+        assert not same.is_new
 
 
 class _Watch(threading.Thread):
