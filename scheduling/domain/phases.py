@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
@@ -175,7 +176,7 @@ _KINDS: dict[str, TransitionKind] = {kind.value: kind for kind in TransitionKind
 
 
 def parse_metadata(value: object) -> dict[str, Any]:
-    """Return the metadata object.
+    """Return the metadata object, as every database gives it back.
 
     Raises:
         ValueError: No object, too deep, over 64 KiB, or not representable in JSON.
@@ -183,9 +184,38 @@ def parse_metadata(value: object) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError("must be an object")  # noqa: TRY004 -- one error kind per field
     _check_tree(value, depth=1)
-    size = len(json.dumps(value, ensure_ascii=False).encode())
-    if size > LARGEST_METADATA_BYTES:
+    if _POWER not in _checked_text(value):
+        return value
+    written_out = {name: _written_out(one) for name, one in value.items()}
+    _checked_text(written_out)
+    return written_out
+
+
+def _checked_text(metadata: dict[str, Any]) -> str:
+    """Return it as JSON.
+
+    Raises:
+        ValueError: It is over 64 KiB.
+    """
+    text = json.dumps(metadata, ensure_ascii=False)
+    if len(text.encode()) > LARGEST_METADATA_BYTES:
         raise ValueError(f"must hold at most {LARGEST_METADATA_BYTES:,} bytes as JSON")
+    return text
+
+
+# How Python writes a large float. PostgreSQL's jsonb keeps the number that stands there
+# and writes it with all its digits, which Python reads as a whole number.
+_POWER = "e+"
+
+
+def _written_out(value: object) -> Any:
+    """Return a JSON value with its large floats as the whole numbers that they say."""
+    if isinstance(value, dict):
+        return {name: _written_out(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_written_out(one) for one in value]
+    if isinstance(value, float) and _POWER in repr(value):
+        return int(Decimal(repr(value)))
     return value
 
 

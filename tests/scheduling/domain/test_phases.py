@@ -335,6 +335,15 @@ class TestParseMetadata:
         with pytest.raises(ValueError, match=cause):
             parse_metadata(value)
 
+    def test_writes_large_numbers_out_as_the_database_does(self):
+        value = {"a": [1e23, {"b": -1.5e16}, 1e15, 2.5e-300, "1e+23", 10**20]}
+
+        assert json.dumps(parse_metadata(value)) == json.dumps(
+            {"a": [10**23, {"b": -15 * 10**15}, 1e15, 2.5e-300, "1e+23", 10**20]}
+        )
+        with pytest.raises(ValueError, match="at most 65,536 bytes"):
+            parse_metadata({"a": [1e308] * 300})
+
     def test_may_fill_sixty_four_kibibytes_of_utf8(self):
         frame = len(json.dumps({"a": ""}))
         largest = {"a": "x" * (LARGEST_METADATA_BYTES - frame)}
@@ -351,7 +360,12 @@ class TestParseMetadata:
             parsed = parse_metadata(value)
         except ValueError:
             return
-        assert json.loads(json.dumps(parsed, allow_nan=False).encode()) == value
+
+        def read(text):
+            return int(Decimal(text)) if "e+" in text else float(text)
+
+        assert json.loads(json.dumps(parsed, allow_nan=False).encode()) == parsed
+        assert json.loads(json.dumps(value), parse_float=read) == parsed
 
 
 class TestReadPhaseData:
