@@ -4,15 +4,21 @@ from typing import Any
 
 from rest_framework.request import Request
 from rest_framework_simplejwt.authentication import JWTAuthentication
-from rest_framework_simplejwt.exceptions import InvalidToken
+from rest_framework_simplejwt.exceptions import (
+    ExpiredTokenError,
+    InvalidToken,
+    TokenError,
+)
 from rest_framework_simplejwt.tokens import Token
 from typing_extensions import override
 
 from scheduling.adapters.outside_issuer import UnacceptableTokenError, outside_issuer
+from scheduling.api.own_tokens import FAMILY_CLAIM, AccessToken
 from scheduling.api.request_id import request_id_of
 from scheduling.domain.actors import Actor, user_actor
 from scheduling.domain.errors import OperationNotPermittedError
 from scheduling.services.roles import role_of
+from scheduling.services.token_families import is_revoked
 
 
 class BearerToken(JWTAuthentication):
@@ -53,13 +59,41 @@ class BearerToken(JWTAuthentication):
         return token
 
     @override
-    def get_user(self, validated_token: Token) -> Any:
-        """Return the user whom the token names."""
+    def get_validated_token(self, raw_token: bytes) -> Token:
+        """Return the token, where it is one of our access tokens and still valid.
+
+        Raises:
+            InvalidToken: It is not; says whether another one would help.
+        """
         try:
-            return super().get_user(validated_token)
+            return AccessToken(raw_token)  # type: ignore[arg-type]
+        except ExpiredTokenError:
+            raise InvalidToken("The access token has expired: renew it.") from None
+        except TokenError:
+            raise InvalidToken("This is no access token of this API.") from None
+
+    @override
+    def get_user(self, validated_token: Token) -> Any:
+        """Return the user whom the token names.
+
+        Raises:
+            InvalidToken: There is none, or the log-in that it descends from has ended.
+        """
+        try:
+            user = super().get_user(validated_token)
         except (TypeError, ValueError, OverflowError):
             # A well-signed token whose user id is none of ours.
             raise InvalidToken("Token contained no recognizable user") from None
+        family = validated_token.get(FAMILY_CLAIM)
+        if family is not None and is_revoked(str(family)):
+            raise InvalidToken("The log-in of this token has ended.")
+        return user
+
+    @override
+    def authenticate_header(self, request: Request) -> str:
+        """Return how to come in; tells a wrong token from none (RFC 6750, section 3)."""
+        header: str = super().authenticate_header(request)
+        return f'{header}, error="invalid_token"' if self.get_header(request) else header
 
 
 def actor_of(request: Request) -> Actor:

@@ -194,7 +194,7 @@ def renew_tokens(refresh: RefreshToken, user: AbstractBaseUser) -> dict[str, str
 
 
 def end_log_in(refresh: RefreshToken, *, now: datetime) -> bool:
-    """Accept none of the family's refresh tokens any more; False if that was so before."""
+    """Accept none of the family's tokens any more; False if that was so before."""
     lifetime = api_settings.REFRESH_TOKEN_LIFETIME
     return token_families.revoke(refresh.family, lifetime=lifetime, now=now)
 

@@ -82,7 +82,9 @@ class TokenObtain(OwnTokensOnly, TokenObtainPairView):
     @extend_schema(
         operation_id="obtainTokens",
         summary="Log in",
-        description="Gives a pair of tokens; their claim `roles` is for display.",
+        description="Gives a pair of tokens: `access` opens the API for five minutes, as "
+        "`Authorization: Bearer …`, and `refresh` gives the next pair. Their claim `roles` "
+        "is for display. Too many failures are answered 429, with `Retry-After`.",
         auth=[],
         request=TokenRequestSerializer,
         examples=[TOKEN_EXAMPLE],
@@ -105,7 +107,7 @@ class TokenRefresh(OwnTokensOnly, TokenRefreshView):
         operation_id="refreshTokens",
         summary="Renew the tokens",
         description="Gives a new pair; the given refresh token is spent by it. Who uses a "
-        "spent one ends the whole log-in: all tokens descended from it.",
+        "spent one ends the whole log-in: all tokens descended from it, access tokens too.",
         auth=[],
         request=RefreshRequestSerializer,
         examples=[REFRESH_EXAMPLE],
@@ -127,8 +129,8 @@ class TokenRevoke(OwnTokensOnly, TokenBlacklistView):
     @extend_schema(
         operation_id="blacklistToken",
         summary="Log out",
-        description="The refresh token, and every other that descends from its log-in, is "
-        "accepted no more.",
+        description="The refresh token, and every other token that descends from its "
+        "log-in, is accepted no more.",
         auth=[],
         request=RefreshRequestSerializer,
         examples=[REFRESH_EXAMPLE],

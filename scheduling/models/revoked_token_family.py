@@ -5,9 +5,10 @@ from typing_extensions import override
 
 
 class RevokedTokenFamily(models.Model):
-    """All refresh tokens that descend from one log-in.
+    """All tokens that descend from one log-in.
 
-    expires_at: when the last of them has expired by itself, and the row may go.
+    expires_at: when the last of its refresh tokens has expired by itself, and the row may
+        go.
     """
 
     family = models.CharField(max_length=64, unique=True)

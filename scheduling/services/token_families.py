@@ -2,7 +2,7 @@
 
 A client uses each refresh token once. A spent one that comes again was stolen, before or
 after it was spent; which of the two holders is the thief can't be told, so that all
-refresh tokens descended from the log-in end, and the user logs in again (RFC 9700,
+tokens descended from the log-in end, and the user logs in again (RFC 9700,
 section 4.14.2).
 """
 
@@ -54,7 +54,7 @@ def is_revoked(family: str) -> bool:
 
 
 def revoke(family: str, *, lifetime: timedelta, now: datetime) -> bool:
-    """End all refresh tokens of a log-in; False where they were ended before.
+    """End all tokens of a log-in; False where they were ended before.
 
     Args:
         lifetime: How long a refresh token given out now would live.

@@ -29,7 +29,9 @@ class TestBearerToken:
         response = client.get(TRANSITIONS)
 
         assert_problem(response, 401, "not_authenticated")
-        assert response.headers["WWW-Authenticate"] == 'Bearer realm="api"'
+        assert response.headers["WWW-Authenticate"] == (
+            'Bearer realm="api", error="invalid_token"'
+        )
 
     @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
     def test_the_same_claims_unforged_do(self, scheme, make_user):

@@ -141,7 +141,9 @@ class TestOutsideToken:
         response = get(token)
 
         assert_problem(response, 401, "not_authenticated")
-        assert response.headers["WWW-Authenticate"] == 'Bearer realm="api"'
+        assert response.headers["WWW-Authenticate"] == (
+            'Bearer realm="api", error="invalid_token"'
+        )
 
     def test_of_our_own_opens_nothing(self, issuer, make_user):
         token = RolesTokenSerializer.get_token(make_user("adam", group="admin"))

@@ -169,6 +169,33 @@ class TestTokens:
         assert_problem(response, 401, "not_authenticated")
 
 
+class TestAccessToken:
+    def test_that_has_expired_says_so(self, make_user):
+        token = RolesTokenSerializer.get_token(make_user("olivia")).access_token
+        token.set_exp(lifetime=-timedelta(seconds=1))
+
+        response = get(token)
+
+        problem = assert_problem(response, 401, "not_authenticated")
+        assert problem["detail"] == "The access token has expired: renew it."
+        assert response.headers["WWW-Authenticate"].endswith('error="invalid_token"')
+
+    @pytest.mark.parametrize("kind", ["garbage", "refresh"])
+    def test_is_told_from_what_is_none(self, make_user, kind):
+        refresh = RolesTokenSerializer.get_token(make_user("olivia"))
+
+        problem = assert_problem(
+            get("a.b.c" if kind == "garbage" else refresh), 401, "not_authenticated"
+        )
+
+        assert problem["detail"] == "This is no access token of this API."
+
+    def test_is_asked_for_where_there_is_none(self, anonymous, db):
+        response = anonymous.get(TRANSITIONS)
+
+        assert response.headers["WWW-Authenticate"] == 'Bearer realm="api"'
+
+
 class TestSpentToken:
     @pytest.fixture
     def tokens(self, anonymous, make_user):
@@ -188,6 +215,25 @@ class TestSpentToken:
 
         assert_problem(renew(anonymous, tokens[2]), 401, "not_authenticated")
         assert_problem(log_out(anonymous, tokens[2]), 401, "not_authenticated")
+
+    @pytest.mark.parametrize("ended", ["stolen", "logged out"])
+    def test_ends_the_access_tokens_too(self, anonymous, make_user, ended):
+        user = make_user("olivia", group="operator")
+        other = RolesTokenSerializer.get_token(user)
+        first = RolesTokenSerializer.get_token(user)
+        tokens = renew(anonymous, first).json()
+        opens = [str(first.access_token), tokens["access"]]
+        assert [get(one).status_code for one in opens] == [200, 200]
+
+        if ended == "stolen":
+            renew(anonymous, first)
+        else:
+            log_out(anonymous, tokens["refresh"])
+
+        for one in opens:
+            problem = assert_problem(get(one), 401, "not_authenticated")
+            assert "log-in of this token has ended" in problem["detail"]
+        assert get(str(other.access_token)).status_code == 200
 
     def test_ends_no_other_log_in_of_the_user(self, anonymous, tokens):
         user = get_user_model().objects.get()

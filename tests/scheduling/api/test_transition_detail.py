@@ -81,8 +81,8 @@ class TestShowTransition:
         # A user's first request is counted by another statement than the next ones.
         as_viewer.get(f"{TRANSITIONS}%00/")
 
-        # Of them one reads the user and one the role.
-        with django_assert_num_queries(2):
+        # They read the user, whether the log-in has ended, and the role.
+        with django_assert_num_queries(3):
             as_viewer.get(f"{TRANSITIONS}%00/")
 
     def test_refuses_a_query(self, as_viewer, add_job):
