@@ -54,6 +54,11 @@ def precondition_of(
     def check(job: ScheduledTransition) -> None:
         if tags == ["*"] or entity_tag(job, archived_at=archived_at) in tags:
             return
+        if not tags:
+            raise PreconditionFailedError(
+                'If-Match has no tag: send the ETag as it came, with its quotes (")',
+                jobId=job.job_id,
+            )
         raise PreconditionFailedError(
             f"job {job.job_id} is not, or no longer, as If-Match demands: read it again",
             jobId=job.job_id,

@@ -135,7 +135,9 @@ def problem_of(exc: Exception) -> Problem | None:
         case APIException():
             return _of_framework(exc)
         case Http404():
-            return plain(404, "Nothing is found at this path.")
+            return plain(
+                404, "Nothing is found at this path; /api/docs/ tells what there is."
+            )
         case PermissionDenied():
             return plain(403, "This is not permitted.")
         case OperationalError() | InterfaceError() | InternalError() if _passes(exc):

@@ -14,11 +14,14 @@ from scheduling.api.authentication import actor_of
 from scheduling.api.base import ApiView, check_fields
 from scheduling.api.conditional import precondition_of
 from scheduling.api.schema import (
+    CANCELLED,
     CONTENT_LOCATION,
     ETAG,
     IF_MATCH,
     JOB_ID,
     REASON_EXAMPLE,
+    SUCCESSOR,
+    WANTED_NOW,
     responses,
 )
 from scheduling.api.serializers import JobSerializer, ReasonSerializer
@@ -36,7 +39,13 @@ from scheduling.services.run_now import run_transition_now
 
 
 def _describe(
-    operation_id: str, *, summary: str, description: str, refusal: str, status: int
+    operation_id: str,
+    *,
+    summary: str,
+    description: str,
+    refusal: str,
+    status: int,
+    shown: Mapping[str, Any],
 ) -> Callable[[Any], Any]:
     """Return what describes one of the operations, which differ in little."""
     return extend_schema(
@@ -52,6 +61,7 @@ def _describe(
             "conflict",
             "precondition_failed",
             is_read=False,
+            shown=shown,
             **{f"status_{status}": JobSerializer},
         ),
         tags=["transitions"],
@@ -106,6 +116,7 @@ class TransitionCancel(_Override):
         description="From scheduled, expired or failed; a cancelled job never fires.",
         refusal="job_not_cancellable",
         status=200,
+        shown=CANCELLED,
     )
     def post(self, request: Request, jobId: str) -> Response:  # noqa: N803 -- wire name
         """Cancel a job."""
@@ -129,6 +140,7 @@ class TransitionRunNow(_Override):
         "the job again to see it completed.",
         refusal="job_not_runnable",
         status=202,
+        shown=WANTED_NOW,
     )
     def post(self, request: Request, jobId: str) -> Response:  # noqa: N803 -- wire name
         """Fire a job now."""
@@ -152,6 +164,7 @@ class TransitionRetry(_Override):
         "topic already it is not published a second time.",
         refusal="job_not_retryable",
         status=202,
+        shown=SUCCESSOR,
     )
     def post(self, request: Request, jobId: str) -> Response:  # noqa: N803 -- wire name
         """Try a failed job again."""

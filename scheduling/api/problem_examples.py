@@ -52,7 +52,7 @@ _FAMILY: tuple[SchedulingError, ...] = (
 )
 _OTHERS = (
     plain(401, "Authentication credentials were not provided."),
-    plain(404, "Nothing is found at this path."),
+    plain(404, "Nothing is found at this path; /api/docs/ tells what there is."),
     plain(406, "Could not satisfy the request Accept header."),
     plain(413, "The body must hold at most 262,144 bytes."),
     plain(415, 'Unsupported media type "text/plain" in request.'),

@@ -2,7 +2,7 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
 from http import HTTPStatus
 from typing import Any
@@ -26,6 +26,7 @@ from scheduling.api.serializers import (
     ProblemSerializer,
     TokensSerializer,
 )
+from scheduling.domain.actors import ALLOWED_OPERATIONS, Operation, Role
 from scheduling.domain.lifecycle import TransitionKind, TransitionStatus
 from scheduling.queries import ORDERINGS
 
@@ -69,22 +70,49 @@ class ApiSchema(AutoSchema):
             return [*_EVERYWHERE, IDEMPOTENCY_KEY, IDEMPOTENCY_REPLAYED]
         return _EVERYWHERE
 
+    @override
+    def get_operation(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the operation; its description tells who may ask for it."""
+        operation = super().get_operation(*args, **kwargs)
+        role = self._least_role()
+        if operation and role:
+            told = operation.get("description", "")
+            operation["description"] = f"{told} Needs the role `{role}`.".lstrip()
+        return operation
+
+    def _least_role(self) -> str:
+        """Return the least of the roles that may; empty where no token is asked for."""
+        if not isinstance(self.view, ApiView):
+            return ""
+        operation = self.view.operations.get(self.method, Operation.VIEW)
+        return next(
+            role.value
+            for role in (Role.VIEWER, Role.OPERATOR, Role.ADMIN)
+            if operation in ALLOWED_OPERATIONS[role]
+        )
+
 
 def responses(
-    *problems: int | str, is_read: bool, **answers: Any
+    *problems: int | str,
+    is_read: bool,
+    shown: Mapping[str, Any] | None = None,
+    **answers: Any,
 ) -> dict[int | tuple[int, str], Any]:
     """Return the answers of an operation, each with an example.
 
     Args:
         problems: Codes of the problems beside those that every operation has; a status
             stands for its most general code.
+        shown: Wherein the example of a success differs from that of its shape.
         answers: `status_200=…`: the shape of a success.
     """
     shapes: dict[int | tuple[int, str], Any] = {}
     for name, shape in answers.items():
         status = int(name.removeprefix("status_"))
         shapes[status] = OpenApiResponse(
-            shape, description=HTTPStatus(status).phrase, examples=_answer_examples(shape)
+            shape,
+            description=HTTPStatus(status).phrase,
+            examples=_answer_examples(shape, shown or {}),
         )
     codes = [_OF_STATUS[one] if isinstance(one, int) else one for one in problems]
     by_status: dict[int, list[OpenApiExample]] = defaultdict(list)
@@ -104,12 +132,14 @@ def responses(
     }
 
 
-def _answer_examples(shape: Any) -> Sequence[OpenApiExample]:
+def _answer_examples(shape: Any, shown: Mapping[str, Any]) -> Sequence[OpenApiExample]:
     """Return the example of a success."""
     kind = shape if isinstance(shape, type) else type(getattr(shape, "child", shape))
     value = _ANSWERS.get(kind)
     if value is None:
         return []
+    if shown:
+        value = {**value, **shown}
     return [OpenApiExample("An answer", value=value, response_only=True)]
 
 
@@ -141,9 +171,16 @@ def move_examples(result: dict[str, Any], generator: Any, **kwargs: Any) -> dict
             return {name: move(member) for name, member in value.items()}
         if isinstance(value, list):
             return [move(member) for member in value]
-        if isinstance(value, str) and _EXAMPLE_INSTANT.fullmatch(value):
-            return (date.fromisoformat(value[:10]) + days).isoformat() + value[10:]
+        if isinstance(value, str):
+            return _EXAMPLE_JOB.sub(move_job, _EXAMPLE_DAY.sub(move_day, value))
         return value
+
+    def move_day(found: re.Match[str]) -> str:
+        return (date.fromisoformat(found[0]) + days).isoformat()
+
+    def move_job(found: re.Match[str]) -> str:
+        # A job id tells when it was made.
+        return f"job-{int(found[1]) + days // timedelta(milliseconds=1)}-"
 
     moved: dict[str, Any] = move(result)
     return moved
@@ -164,7 +201,8 @@ def _close(shape: dict[str, Any], shapes: dict[str, Any]) -> None:
 # The first day of the examples, and how far ahead it is shown.
 EXAMPLES_FROM = date(2030, 3, 1)
 EXAMPLES_AHEAD = timedelta(days=30)
-_EXAMPLE_INSTANT = re.compile(r"2030-\d\d-\d\dT[0-9:.]+(?:Z|[+-]\d\d:\d\d)")
+_EXAMPLE_DAY = re.compile(r"2030-\d\d-\d\d(?=T[0-9:.]+(?:Z|[+-]\d\d:\d\d))")
+_EXAMPLE_JOB = re.compile(r"\bjob-(1\d{12})-")
 
 JOB_ID = OpenApiParameter("jobId", str, OpenApiParameter.PATH, description="The job's id.")
 
@@ -187,7 +225,8 @@ IDEMPOTENCY_KEY = OpenApiParameter(
     OpenApiParameter.HEADER,
     description="A key of your choice, such as a UUID, kept for 24 hours: the same request "
     "with the same key is answered as the first time and changes nothing again. With "
-    "another request the key is a conflict.",
+    "another request, also a corrected one, the key is a conflict. What was refused before "
+    "it was understood (malformed JSON, 401, 403, 429) leaves the key free.",
 )
 
 
@@ -259,7 +298,11 @@ LIST_PARAMETERS = [
         default="endTime",
         description="Order; a leading minus reverses it.",
     ),
-    _query("page", {"type": "integer", "minimum": 1, "default": 1}, "Which page."),
+    _query(
+        "page",
+        {"type": "integer", "minimum": 1, "default": 1},
+        "Which page; one beyond the end is not found.",
+    ),
     _query(
         "pageSize",
         {
@@ -347,6 +390,16 @@ _JOB: dict[str, Any] = {
     "replacedBy": None,
     "topicPartition": None,
     "topicOffset": None,
+}
+# Wherein the job that an override answers with differs from that.
+_CHANGED_AT = "2030-01-02T08:00:00.000Z"
+WANTED_NOW = {"updatedAt": _CHANGED_AT}
+CANCELLED = {"status": "cancelled", "updatedAt": _CHANGED_AT}
+SUCCESSOR = {
+    "jobId": "job-1893571200000-12345-67890",
+    "replaces": _JOB["jobId"],
+    "createdAt": _CHANGED_AT,
+    "updatedAt": _CHANGED_AT,
 }
 _AUDIT_ENTRY: dict[str, Any] = {
     "id": 4711,

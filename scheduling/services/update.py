@@ -82,7 +82,8 @@ def read_update(changes: Mapping[str, object]) -> Update:
     values: dict[str, Any] = {}
     for name, value in changes.items():
         if name not in attributes:
-            errors.append((name, "can't be changed"))
+            known = name in parsers
+            errors.append((name, "can't be changed" if known else "is not a known field"))
             continue
         try:
             values[attributes[name]] = parsers[name](value)

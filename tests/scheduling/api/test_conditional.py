@@ -123,6 +123,7 @@ class TestIfMatch:
 
         problem = assert_problem(response, 412, "precondition_failed")
         assert problem["jobId"] == job.job_id
+        assert ("with its quotes" in problem["detail"]) is ('"' not in header)
         assert state_of(job) == before
 
     @ALL_WRITES

@@ -77,6 +77,22 @@ class TestUpdate:
             old.operator,
         )
 
+    def test_a_large_number_is_the_same_when_it_comes_again(self, as_operator, add_job):
+        old = add_job(metadata={"a": [1e23, 2.5]})
+
+        again = change(as_operator, old.job_id, {"metadata": {"a": [1e23, 2.5]}}).json()
+
+        assert again["jobId"] == old.job_id
+        assert again["metadata"] == {"a": [10**23, 2.5]}
+
+    def test_tells_what_is_fixed_from_what_is_unknown(self, as_operator, add_job):
+        answer = change(as_operator, add_job().job_id, {"projectId": 7, "foo": 1})
+
+        assert assert_problem(answer, 400, "invalid_request")["errors"] == [
+            {"field": "projectId", "message": "can't be changed"},
+            {"field": "foo", "message": "is not a known field"},
+        ]
+
     def test_audits_the_user_and_the_reason(self, as_operator, add_job, later):
         old = add_job()
 
