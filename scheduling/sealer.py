@@ -13,7 +13,7 @@ from typing import Final
 
 from scheduling.adapters.attendance import Attendance, Stop
 from scheduling.adapters.clock import database_now
-from scheduling.adapters.job_texts import follow_one_seal, is_indexed
+from scheduling.adapters.job_texts import date_some, follow_one_seal, is_indexed
 from scheduling.models import AuditSeal, Housekeeping
 from scheduling.services.seals import Sealer
 
@@ -81,6 +81,8 @@ class Round:
         self._looks_to_follow = FOLLOW_EVERY
         if not is_indexed():
             return
+        if date_some():
+            self._looks_to_follow = 0
         for _ in range(MOST_FOLLOWED):
             if self._stop.is_set() or not follow_one_seal():
                 return

@@ -17,13 +17,23 @@ from scheduling.models.scheduled_transition import ScheduledTransition
 
 # By the jobs' audit entries: the first one of a job has no old status.
 _ADD: Final = f"""
-INSERT INTO {JobText._meta.db_table} (job, text)
-SELECT id, concat_ws(%s, job_id, coalesce(challenge_id, ''), phase_type_name)
+INSERT INTO {JobText._meta.db_table} (job, text, due_at)
+SELECT id, concat_ws(%s, job_id, coalesce(challenge_id, ''), phase_type_name), due_at
 FROM {ScheduledTransition._meta.db_table} WHERE job_id IN (
     SELECT job_id FROM {AuditEntry._meta.db_table}
     WHERE old_status = '' AND job_id <> '' AND ({{spans}}))
 ON CONFLICT DO NOTHING
 """  # noqa: S608 -- no value is spliced in, only names of ours
+# Of a job that is gone any instant will do.
+_DATE: Final = f"""
+UPDATE {JobText._meta.db_table} AS kept SET due_at = coalesce((
+    SELECT due_at FROM {ScheduledTransition._meta.db_table} AS jobs
+    WHERE jobs.id = kept.job), 'epoch')
+WHERE job IN (
+    SELECT job FROM {JobText._meta.db_table} WHERE due_at IS NULL
+    ORDER BY job LIMIT %s FOR UPDATE SKIP LOCKED)
+"""  # noqa: S608
+MOST_DATED: Final = 5_000
 
 
 def is_indexed() -> bool:
@@ -54,6 +64,17 @@ def follow_one_seal() -> bool:
         total.seen = Reach.after(seal).as_json()
         total.save(update_fields=["upto", "seen"])
     return True
+
+
+def date_some() -> bool:
+    """Give some texts that the release before has kept their jobs' due instants.
+
+    Returns:
+        Whether there may be more of them.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(_DATE, [MOST_DATED])
+        return bool(cursor.rowcount == MOST_DATED)
 
 
 def _add(spans: Sequence[Span]) -> None:

@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from django.db.models import Model, QuerySet
-from django.http import Http404, QueryDict
+from django.http import QueryDict
+from rest_framework.exceptions import NotFound
 from rest_framework.request import Request
 from rest_framework.utils.urls import remove_query_param, replace_query_param
 
@@ -21,6 +22,17 @@ _MOST_DIGITS = 18
 # Without `ordering` a list has its own order.
 _INDEXED_ORDERINGS = (None, "endTime", "-endTime")
 Row = TypeVar("Row", bound=Model)
+Row_co = TypeVar("Row_co", covariant=True)
+
+
+class Cuttable(Protocol[Row_co]):
+    """A list that knows a shorter way to a page of it, and to its length."""
+
+    def cut(self, start: int, stop: int) -> Sequence[Row_co | None]:
+        """Return the rows of these places; None for one that has just been deleted."""
+
+    def count(self, *, at_least: int) -> int:
+        """Return how many rows there are."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,56 +62,76 @@ class Page(Generic[Row]):
 
 
 def show_page(
-    rows: QuerySet[Row], request: Request, *, show: Callable[[Row], dict[str, Any]]
+    rows: QuerySet[Row] | Cuttable[Row],
+    request: Request,
+    *,
+    show: Callable[[Row], dict[str, Any]],
 ) -> dict[str, Any]:
     """Return the asked page of the rows, with the addresses of its neighbours.
 
     Raises:
-        InvalidRequestError, Http404: As `read_page`.
+        InvalidRequestError, NotFound: As `read_page`.
     """
     page = read_page(rows, request)
     return page.show([show(row) for row in page.rows])
 
 
-def read_page(rows: QuerySet[Row], request: Request) -> Page[Row]:
+def read_page(rows: QuerySet[Row] | Cuttable[Row], request: Request) -> Page[Row]:
     """Return the asked page of the rows.
 
     Raises:
         InvalidRequestError: `page` or `pageSize` is no number in its range.
-        Http404: The page lies beyond the end; the first never does.
+        NotFound: The page lies beyond the end; the first never does.
     """
     number, size = _read(request.query_params)
     start = (number - 1) * size
+    beyond = NotFound(f"There is no page {number}.")
     # No table holds more rows than a key has numbers, and no database takes larger ones.
     if start + size >= 2**63:
-        raise Http404
+        raise beyond
+    listed = _Sliced(rows, request.query_params) if isinstance(rows, QuerySet) else rows
     # One more tells whether there is a next page.
-    found = list(rows[start : start + size + 1])
+    found = listed.cut(start, start + size + 1)
     if not found and number > 1:
-        raise Http404
+        raise beyond
     has_next = len(found) > size
-    # An order that has an index serves the count as it serves the page; in another one
-    # all rows would have to be sorted.
-    ordering = request.query_params.get("ordering")
-    counted = rows if ordering in _INDEXED_ORDERINGS else rows.order_by()
-    text = request.query_params.get("search", "")
     address = request.build_absolute_uri()
     return Page(
         # The last page has counted all rows already.
-        count=(
-            count_rows(
-                counted,
-                at_least=start + size + 1,
-                most=MOST_COUNTED_IN_SEARCH if text else None,
-                ceiling=lambda: estimate_found(text.strip()) if text else None,
-            )
-            if has_next
-            else start + len(found)
-        ),
+        count=(listed.count(at_least=start + size + 1) if has_next else start + len(found)),
         next=_address(address, number + 1) if has_next else None,
         previous=_address(address, number - 1) if number > 1 else None,
-        rows=found[:size],
+        rows=[row for row in found[:size] if row is not None],
     )
+
+
+class _Sliced(Generic[Row]):
+    """The rows of a query."""
+
+    def __init__(self, rows: QuerySet[Row], query: QueryDict) -> None:
+        self._rows = rows
+        self._query = query
+
+    def cut(self, start: int, stop: int) -> Sequence[Row]:
+        """Return the rows of these places."""
+        return list(self._rows[start:stop])
+
+    def count(self, *, at_least: int) -> int:
+        """Return how many rows there are."""
+        text = self._query.get("search", "").strip()
+        if text:
+            return count_rows(
+                self._rows.order_by(),
+                at_least=at_least,
+                most=MOST_COUNTED_IN_SEARCH,
+                ceiling=lambda: estimate_found(text),
+            )
+        # An order that has an index serves the count as it serves the page; in another
+        # one all rows would have to be sorted.
+        has_index = self._query.get("ordering") in _INDEXED_ORDERINGS
+        return count_rows(
+            self._rows if has_index else self._rows.order_by(), at_least=at_least
+        )
 
 
 def _read(query: QueryDict) -> tuple[int, int]:

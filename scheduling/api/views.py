@@ -35,6 +35,7 @@ from scheduling.api.schema import (
     NOT_MODIFIED,
     PHASE_DATA_PROBLEMS,
     SCHEDULE_EXAMPLE,
+    SUCCESSOR,
     UPDATE_EXAMPLE,
     responses,
 )
@@ -52,6 +53,7 @@ from scheduling.domain.phases import format_instant
 from scheduling.models import AuditEntry
 from scheduling.queries import FILTERS, camel_case, list_jobs, show_job
 from scheduling.queries.audit import show_audit_entry
+from scheduling.queries.jobs import search_in_due_order
 from scheduling.services.cancel import read_reason
 from scheduling.services.schedule import schedule_transition
 from scheduling.services.update import read_update, update_transition
@@ -83,6 +85,9 @@ class TransitionList(ApiView):
             for name, values in query.lists()
             if name in _FILTER_NAMES
         }
+        found = search_in_due_order(filters)
+        if found is not None:
+            return Response(show_page(found, request, show=show_job))
         jobs = list_jobs(filters, now=timezone.now(), live_by_default=False)
         return Response(show_page(jobs, request, show=show_job))
 
@@ -90,8 +95,9 @@ class TransitionList(ApiView):
         operation_id="scheduleTransition",
         summary="Schedule a transition",
         description="Makes a job that publishes the transition at `endTime`. Where the "
-        "same transition is scheduled for the same instant already, that job is the "
-        "answer; at another instant it is a conflict.",
+        "same transition (`projectId`, `phaseId`, `state`) is scheduled for the same "
+        "instant already, that job is the answer, with its own values in all other fields; "
+        "at another instant it is a conflict.",
         request=PhaseDataSerializer,
         examples=[SCHEDULE_EXAMPLE],
         parameters=[ETAG, LOCATION, CONTENT_LOCATION],
@@ -152,8 +158,9 @@ class TransitionDetail(ApiView):
         operation_id="updateTransition",
         summary="Move or change a job",
         description="Cancels the scheduled job and makes a new one in its place, in one "
-        "step; the answer is the new job, with `replaces`. Where nothing differs the "
-        "answer is the job as it is. A refused change leaves the job as it was.",
+        "step, audited as `transition.updated` and `transition.scheduled`; the answer is "
+        "the new job, with `replaces`. Where nothing differs the answer is the job as it "
+        "is. A refused change leaves the job as it was.",
         parameters=[JOB_ID, IF_MATCH, ETAG, CONTENT_LOCATION],
         request=UpdateSerializer,
         examples=[UPDATE_EXAMPLE],
@@ -164,6 +171,7 @@ class TransitionDetail(ApiView):
             "conflict",
             "precondition_failed",
             is_read=False,
+            shown=SUCCESSOR | {"endTime": UPDATE_EXAMPLE.value["endTime"]},
             status_200=JobSerializer,
         ),
         tags=["transitions"],

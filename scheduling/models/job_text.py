@@ -28,10 +28,23 @@ class JobText(models.Model):
     index of its trigrams; deleted with its job.
 
     job: the job's row id. Not a foreign key: to check one would lock the job's row.
+    due_at: the job's, which never changes: a job that is moved is replaced by another.
+        None where the release before has kept the text.
     """
 
     job = models.BigIntegerField(primary_key=True)
     text = models.TextField()
+    due_at = models.DateTimeField(null=True)
+
+    class Meta:
+        indexes = [
+            # Those that have no instant yet; empty but after an upgrade.
+            models.Index(
+                fields=["job"],
+                condition=models.Q(due_at__isnull=True),
+                name="job_text_undated",
+            )
+        ]
 
     @override
     def __str__(self) -> str:

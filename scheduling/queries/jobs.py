@@ -22,7 +22,7 @@ from scheduling.queries.filters import (
     parse_id_filter,
     show_instant,
 )
-from scheduling.queries.job_search import search
+from scheduling.queries.job_search import DueOrder, find_in_due_order, search
 
 LONGEST_SEARCH = 100
 ORDERINGS = {
@@ -49,6 +49,16 @@ def _parse_flag(value: object) -> bool:
     if isinstance(value, (bool, str)) and value in flags:
         return flags[value]
     raise ValueError("must be true or false")
+
+
+def _parse_instant(value: object) -> datetime:
+    """Return an instant; in an address a plus sign is a space, unless it is escaped."""
+    try:
+        return parse_instant(value)
+    except ValueError as error:
+        if isinstance(value, str) and " " in value.strip():
+            raise ValueError(f"{error}; in an address + is written %2B") from None
+        raise
 
 
 def _parse_search(value: object) -> str:
@@ -98,8 +108,8 @@ FILTERS: dict[str, tuple[Callable[[object], Any], Condition]] = {
     "phase_id": (parse_id_filter, lambda value, _: Q(phase_id=value)),
     "state": (parse_state, lambda value, _: Q(state=value)),
     "status": (_parse_status, lambda value, _: _has_status(value)),
-    "due_after": (parse_instant, lambda value, _: Q(due_at__gte=value)),
-    "due_before": (parse_instant, lambda value, _: Q(due_at__lt=value)),
+    "due_after": (_parse_instant, lambda value, _: Q(due_at__gte=value)),
+    "due_before": (_parse_instant, lambda value, _: Q(due_at__lt=value)),
     "overdue": (
         _parse_flag,
         lambda value, now: (
@@ -159,6 +169,23 @@ def _order(value: object, errors: list[tuple[str, str]]) -> tuple[str, bool]:
         errors.append(("ordering", f"must be one of {names}, each also with -"))
         return "due_at", False
     return column, text.startswith("-")
+
+
+def search_in_due_order(filters: Mapping[str, Any]) -> DueOrder | None:
+    """Return the jobs of a list that is searched and nothing else, where that is sooner.
+
+    Args:
+        filters: As for `list_jobs`, which tells what is wrong with them.
+    """
+    text, order = filters.get("search"), filters.get("ordering", "endTime")
+    known = {"endTime": False, "-endTime": True}
+    if set(filters) - {"search", "ordering"} or order not in known:
+        return None
+    try:
+        wanted = _parse_search(text)
+    except ValueError:
+        return None
+    return find_in_due_order(wanted, is_descending=known[order])
 
 
 def show_job(job: ScheduledTransition) -> dict[str, Any]:

@@ -9,13 +9,13 @@ import pytest
 from django.apps import apps
 from django.db import connection, connections, transaction
 
-from scheduling.adapters.job_texts import follow_one_seal, is_indexed
+from scheduling.adapters.job_texts import date_some, follow_one_seal, is_indexed
 from scheduling.models import JobText, ScheduledTransition
 from scheduling.models.job_text import INDEX_STATEMENT, Reach
 from scheduling.queries import job_search
 from scheduling.queries.attention import find_by_part
 from scheduling.queries.job_search import find_by_index, part_of_a_text
-from scheduling.queries.jobs import list_jobs
+from scheduling.queries.jobs import list_jobs, search_in_due_order
 from scheduling.sealer import FOLLOW_EVERY, Round
 from scheduling.services.clean_up import clean_up
 from scheduling.services.seals import Sealer
@@ -230,6 +230,71 @@ class TestSearch:
         follow_all(now)
 
         assert job_search.estimate_found("Registration") >= 1
+
+
+class TestFindInDueOrder:
+    """The API's list where it is searched and nothing else."""
+
+    @pytest.fixture
+    def four(self, now):
+        """Return four jobs in due order, of which two are due at one instant."""
+        jobs = [make_job(now=now, due_in=seconds) for seconds in (900, 300, 300, 600)]
+        make_job(now=now, due_in=60, phase_type_name="Other")
+        follow_all(now)
+        return [jobs[1], jobs[2], jobs[3], jobs[0]]
+
+    @pytest.mark.parametrize("ordering", ["endTime", "-endTime"])
+    def test_shows_what_the_list_shows(self, now, four, ordering):
+        filters = {"search": "registration", "ordering": ordering}
+        found = search_in_due_order(filters)
+
+        rows = list_jobs(filters, now=now, live_by_default=False)
+        assert found.cut(0, 10) == list(rows)
+        assert set(found.cut(0, 10)) == set(four)
+        assert found.cut(1, 3) == list(rows)[1:3]
+        assert found.count(at_least=1) == 4
+
+    @pytest.mark.parametrize(
+        "filters",
+        [
+            {"search": "registration", "state": "END"},
+            {"search": "registration", "ordering": "-createdAt"},
+            {"search": "registration", "ordering": "nothing"},
+            {"search": " "},
+            {"search": "re"},
+            {"search": "abc\x1fdef"},
+            {"state": "END"},
+            {},
+        ],
+    )
+    def test_leaves_the_rest_to_the_list(self, four, filters):
+        assert search_in_due_order(filters) is None
+
+    def test_leaves_to_the_list_what_it_does_not_know_all_of(self, now, four):
+        make_job(now=now)
+
+        assert search_in_due_order({"search": "registration"}) is None
+        assert search_in_due_order({"search": "other"}) is not None
+
+    def test_leaves_to_the_list_what_too_many_have(self, four, monkeypatch):
+        monkeypatch.setattr(job_search, "MOST_SORTED", 0)
+
+        assert search_in_due_order({"search": "registration"}) is None
+
+    def test_waits_until_the_texts_of_the_release_before_have_their_instants(
+        self, now, four, monkeypatch
+    ):
+        JobText.objects.update(due_at=None)
+        JobText.objects.create(pk=10**9, text="of a job that is gone")
+        monkeypatch.setattr("scheduling.adapters.job_texts.MOST_DATED", 4)
+        assert search_in_due_order({"search": "registration"}) is None
+
+        assert date_some()
+        assert search_in_due_order({"search": "registration"}) is None
+        Round(threading.Event()).look()
+
+        assert search_in_due_order({"search": "registration"}).cut(0, 9) == four
+        assert not date_some()
 
 
 class TestJobTexts:

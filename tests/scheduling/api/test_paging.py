@@ -51,7 +51,8 @@ class TestCount:
     def test_a_page_beyond_the_end_is_not_found(self, as_viewer, entries, page):
         query = {"pageSize": 20, "page": page}
 
-        assert_problem(as_viewer.get(AUDIT, query), 404, "not_found")
+        problem = assert_problem(as_viewer.get(AUDIT, query), 404, "not_found")
+        assert problem["detail"] == f"There is no page {page}."
 
     def test_the_last_page_has_no_next(self, as_viewer, entries):
         page = as_viewer.get(AUDIT, {"pageSize": 20, "page": 2}).json()

@@ -3,6 +3,7 @@
 import io
 import json
 import re
+from datetime import datetime
 
 import jsonschema
 import pytest
@@ -10,6 +11,7 @@ from django.contrib.staticfiles import finders
 from django.core.management import call_command
 from django.urls import get_resolver
 
+from tests.scheduling.api.routes_table import PUBLIC, ROUTES
 from tests.scheduling.api.support import TRANSITIONS, views_below
 
 METHODS = {"get", "post", "put", "patch", "delete"}
@@ -107,6 +109,36 @@ class TestSchema:
                     assert list(answer["content"]) == ["application/problem+json"], name
                 elif status != "304":
                     assert "application/json" in answer["content"], name
+
+    def test_says_who_may_ask_for_each_operation(self, document):
+        told = {
+            name: re.findall(r"Needs the role `(\w+)`\.", operation["description"])
+            for name, operation in operations(document).items()
+        }
+
+        assert told == {
+            f"{method.lower()} /api/v1/{route}".replace("<", "{").replace(">", "}"): (
+                [] if role == PUBLIC else [role]
+            )
+            for route, methods in ROUTES.items()
+            for method, role in methods.items()
+        }
+
+    def test_shows_the_job_as_each_override_leaves_it(self, document):
+        def shown(name, status):
+            answer = operations(document)[name]["responses"][status]
+            (example,) = answer["content"]["application/json"]["examples"].values()
+            return example["value"]
+
+        path = "/api/v1/transitions/{jobId}/"
+        assert shown(f"post {path}cancel/", "200")["status"] == "cancelled"
+        moved = shown(f"patch {path}", "200")
+        before = shown(f"get {path}", "200")
+        assert moved["replaces"] == before["jobId"] != moved["jobId"]
+        assert moved["endTime"] > before["endTime"]
+        for job in (before, moved):
+            made = datetime.fromisoformat(job["createdAt"])
+            assert job["jobId"].split("-")[1] == str(int(made.timestamp() * 1000))
 
     def test_gives_examples_of_each_operation(self, document):
         for name, operation in operations(document).items():

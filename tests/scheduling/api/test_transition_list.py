@@ -136,6 +136,16 @@ class TestListTransitions:
     def test_the_largest_page_holds_500(self, as_viewer):
         assert as_viewer.get(TRANSITIONS, {"pageSize": 500}).status_code == 200
 
+    def test_says_how_a_plus_sign_is_written(self, as_viewer):
+        query = "dueAfter=2026-01-01T00:00:00+01:00"
+        problem = assert_problem(
+            as_viewer.get(f"{TRANSITIONS}?{query}"), 400, "invalid_request"
+        )
+
+        assert problem["errors"][0]["message"].endswith("in an address + is written %2B")
+        plain = as_viewer.get(TRANSITIONS + "?" + query.replace("+", "%2B"))
+        assert plain.status_code == 200
+
     @pytest.mark.parametrize(
         ("query", "field"),
         [
