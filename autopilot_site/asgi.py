@@ -1,6 +1,7 @@
 """The ASGI application that gunicorn serves."""
 
 import asyncio
+import gc
 import os
 from contextlib import suppress
 from importlib import import_module
@@ -94,3 +95,8 @@ if _database["ENGINE"] == "django.db.backends.postgresql":
     }
 
 application = Gate(django_application)
+
+# All this lives as long as the process. The collector would walk through it over and over,
+# and no request goes on meanwhile.
+gc.collect()
+gc.freeze()
