@@ -109,7 +109,7 @@ MUTANTS = (
         before="%(limit)s, %(most_running)s - (\n"
         "            SELECT count(*) FROM {TABLE} WHERE status = 'running'))))",
         after="%(limit)s, %(most_running)s)))",
-        tests=(ANY_LIFECYCLE,),
+        tests=(PUBLISH,),
     ),
     Mutant(
         name="a claim leaves no audit entry",
@@ -145,7 +145,7 @@ MUTANTS = (
         before="        elif Owner.parse(row.claimed_by).is_dead("
         "claimed_at=row.started_at):\n",
         after="        else:\n",
-        tests=(ANY_LIFECYCLE,),
+        tests=(PUBLISH,),
     ),
     Mutant(
         name="what a dead worker held counts as never sent",

@@ -11,7 +11,12 @@ from confluent_kafka import KafkaError
 from django.db import OperationalError, connection
 
 from scheduling.adapters import event_publisher, lanes
-from scheduling.adapters.claim_ends import disown, give_back
+from scheduling.adapters.claim_ends import (
+    count_abandoned,
+    disown,
+    give_back,
+    rescue_abandoned,
+)
 from scheduling.adapters.claims import Acknowledged, complete_and_claim
 from scheduling.adapters.clock import database_now
 from scheduling.adapters.embedded_kafka import ApiKey
@@ -188,6 +193,14 @@ class TestPublishDue:
 
         assert max(seen) == 3
         assert set(statuses(*jobs)) == {S.COMPLETED}
+
+    def test_counts_within_the_limit_what_others_hold(self, make_job):
+        jobs = [make_job(key=str(number)) for number in range(5)]
+
+        claims = [claim_due(most_running=3) for _ in range(2)]
+
+        assert [len(rows) for _, rows in claims] == [3, 0]
+        assert statuses(*jobs).count(S.RUNNING) == 3
 
     def test_logs_one_line_with_lateness_only_if_told_to(
         self, embedded, topic, make_job, settings, caplog
@@ -580,6 +593,25 @@ class TestLostAnswer:
         assert disown(token) == 0
 
         assert statuses(job) == [S.RUNNING]
+
+
+class TestRescue:
+    def test_leaves_to_the_living_what_they_hold(self, make_job):
+        job = make_job()
+        claim_due()
+
+        assert count_abandoned() == rescue_abandoned() == 0
+
+        assert statuses(job) == [S.RUNNING]
+
+    def test_frees_what_nobody_holds_any_longer(self, make_job):
+        job = make_job()
+        claim_due()
+        ScheduledTransition.objects.update(lease_until=database_now())
+
+        assert count_abandoned() == rescue_abandoned() == 1
+
+        assert statuses(job) == [S.SCHEDULED]
 
 
 class TestStoppingBoard:
