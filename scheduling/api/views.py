@@ -238,4 +238,6 @@ class NothingHere(APIView):
             NotFound: Always.
         """
         hint = "" if request.path.endswith("/") else " Paths of the API end with a slash."
-        raise NotFound(f"There is nothing at this path.{hint}")
+        raise NotFound(
+            f"There is nothing at this path; /api/docs/ tells what there is.{hint}"
+        )
