@@ -14,6 +14,8 @@ from typing import Any
 from django.conf import settings
 from django.utils.http import parse_header_parameters
 
+from scheduling.api.request_id import HEADER, given_or_new
+
 Scope = dict[str, Any]
 Message = Mapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -63,10 +65,10 @@ class Gate:
             # The client is gone, and nobody is left to answer.
             return
         if len(body) > limit:
-            await _refuse(send, _too_large(limit))
+            await _refuse(scope, send, _too_large(limit))
             return
         if _has_foreign_charset(scope):
-            await _refuse(send, _FOREIGN_CHARSET)
+            await _refuse(scope, send, _FOREIGN_CHARSET)
             return
         scope = _with_length(scope, len(body))
         receive = _replay(bytes(body), receive)
@@ -141,13 +143,16 @@ def _too_large(limit: int) -> dict[str, Any]:
     }
 
 
-async def _refuse(send: Send, problem: Mapping[str, Any]) -> None:
+async def _refuse(scope: Scope, send: Send, problem: Mapping[str, Any]) -> None:
     """Answer with a problem; the shape is that of scheduling.api.errors."""
     content = json.dumps(problem).encode()
+    name = HEADER.lower().encode()
+    given = next((value for key, value in scope["headers"] if key == name), b"")
     headers = [
         (b"content-type", b"application/problem+json"),
         (b"content-length", str(len(content)).encode()),
         (b"connection", b"close"),
+        (name, given_or_new(given.decode("latin-1")).encode()),
     ]
     status = problem["status"]
     await send({"type": "http.response.start", "status": status, "headers": headers})

@@ -26,6 +26,11 @@ def request_id_of(request: Any) -> str:
     return str(getattr(request, "request_id", ""))
 
 
+def given_or_new(given: str) -> str:
+    """Return the id of a request: the client's, or a new one where that is none."""
+    return given if _FORM.fullmatch(given) else uuid.uuid4().hex
+
+
 def request_id_middleware(
     get_response: Callable[[HttpRequest], HttpResponseBase],
 ) -> Callable[[HttpRequest], HttpResponseBase]:
@@ -36,8 +41,7 @@ def request_id_middleware(
     """
 
     def respond(request: HttpRequest) -> HttpResponseBase:
-        given = request.headers.get(HEADER, "")
-        request_id = given if _FORM.fullmatch(given) else uuid.uuid4().hex
+        request_id = given_or_new(request.headers.get(HEADER, ""))
         request.request_id = request_id  # type: ignore[attr-defined]
         ids = ids_of({"trace_id": current_trace_id()}) | _ids_in(request.path)
         with bound_contextvars(request_id=request_id, **ids):

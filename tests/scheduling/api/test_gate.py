@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 
 import pytest
 
@@ -115,6 +116,18 @@ class TestGate:
         assert application.scope is None
         assert sent[0]["status"] == 413
         assert json.loads(sent[1]["body"])["code"] == "payload_too_large"
+
+    @pytest.mark.parametrize(
+        ("given", "is_kept"), [("", False), ("mine-1", True), ("no id\r\n", False)]
+    )
+    def test_names_the_request_in_its_own_answers(self, given, is_kept):
+        scope = scope_of(**({"x_request_id": given} if given else {}))
+
+        sent = run(Recorder(), scope=scope, messages=chunks(1001))
+
+        told = dict(sent[0]["headers"])[b"x-request-id"].decode()
+        assert re.fullmatch(r"[A-Za-z0-9._-]{1,64}", told)
+        assert (told == given) is is_kept
 
     def test_answers_while_a_client_would_send_for_ever(self, monkeypatch):
         monkeypatch.setattr(gate, "MOST_DISCARDED", 10_000)
