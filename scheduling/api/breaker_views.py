@@ -98,6 +98,7 @@ class BreakerReset(ApiView):
         examples=[RESET_EXAMPLE],
         responses=answers(
             "not_found",
+            "conflict",
             shape=BreakerSerializer,
             example=BREAKER_EXAMPLE
             | {"state": "closed", "failureCount": 0, "openedAt": None},

@@ -98,7 +98,7 @@ class Settings(ApiView):
                 request_only=True,
             )
         ],
-        responses=answers(shape=_ANSWER, example=_EXAMPLE, is_read=False),
+        responses=answers("conflict", shape=_ANSWER, example=_EXAMPLE, is_read=False),
         tags=["settings"],
     )
     def patch(self, request: Request) -> Response:

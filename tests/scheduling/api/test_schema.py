@@ -110,6 +110,18 @@ class TestSchema:
                 elif status != "304":
                     assert "application/json" in answer["content"], name
 
+    def test_says_that_an_idempotency_key_may_be_a_conflict(self, document):
+        keyed = {
+            name: operation["responses"].keys()
+            for name, operation in operations(document).items()
+            if any(
+                one["name"] == "Idempotency-Key" for one in operation.get("parameters", [])
+            )
+        }
+
+        assert keyed
+        assert [name for name, answers in keyed.items() if "409" not in answers] == []
+
     def test_says_who_may_ask_for_each_operation(self, document):
         told = {
             name: re.findall(r"Needs the role `(\w+)`\.", operation["description"])
