@@ -9,7 +9,7 @@ import pytest
 from django.apps import apps
 from django.db import connection, connections, transaction
 
-from scheduling.adapters.job_texts import date_some, follow_one_seal, is_indexed
+from scheduling.adapters.job_texts import date_some, is_indexed
 from scheduling.models import JobText, ScheduledTransition
 from scheduling.models.job_text import INDEX_STATEMENT, Reach
 from scheduling.queries import job_search
@@ -20,6 +20,7 @@ from scheduling.sealer import FOLLOW_EVERY, Round
 from scheduling.services.clean_up import clean_up
 from scheduling.services.seals import Sealer
 from tests.support.histories import CANCELLED, COMPLETED, make_job
+from tests.support.job_texts import follow, follow_all
 from tests.support.threads import run_together
 
 pytestmark = [
@@ -30,20 +31,6 @@ pytestmark = [
     ),
 ]
 CHALLENGE = "0b4de5f1-7a6c-4f0e-9d3b-2f1c5a6b7c8d"
-
-
-def follow(*_):
-    """Follow the seals there are."""
-    while follow_one_seal():
-        pass
-
-
-def follow_all(now):
-    """Seal all there is and follow the seals."""
-    sealer = Sealer()
-    while sealer.seal_next(now=now):
-        pass
-    follow()
 
 
 def scan(text):

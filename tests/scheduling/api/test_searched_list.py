@@ -3,10 +3,9 @@
 import pytest
 from django.db import connection
 
-from scheduling.adapters.job_texts import follow_one_seal
-from scheduling.services.seals import Sealer
 from tests.scheduling.api.support import TRANSITIONS
 from tests.support.histories import make_job
+from tests.support.job_texts import follow_all
 
 pytestmark = [
     pytest.mark.postgres,
@@ -25,10 +24,7 @@ def jobs(now, monkeypatch):
     """
     made = [make_job(now=now, due_in=seconds) for seconds in (900, 300, 300, 600)]
     make_job(now=now, due_in=60, phase_type_name="Other")
-    while Sealer().seal_next(now=now):
-        pass
-    while follow_one_seal():
-        pass
+    follow_all(now)
     monkeypatch.setattr("scheduling.api.views.list_jobs", None)
     return [made[1], made[2], made[3], made[0]]
 
