@@ -321,7 +321,6 @@ SIMPLE_JWT = {
     "ROTATE_REFRESH_TOKENS": True,
     "BLACKLIST_AFTER_ROTATION": True,
     "CHECK_REVOKE_TOKEN": True,
-    "AUTH_TOKEN_CLASSES": ("scheduling.api.own_tokens.AccessToken",),
     "TOKEN_OBTAIN_SERIALIZER": "scheduling.api.tokens.RolesTokenSerializer",
 }
 SPECTACULAR_SETTINGS = {

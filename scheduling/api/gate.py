@@ -116,15 +116,20 @@ def _replay(body: bytes, receive: Receive) -> Receive:
     return replay
 
 
+def _header(scope: Scope, wanted: bytes) -> str:
+    """Return the first of the request's headers of that name; empty where there is none."""
+    values = (value for name, value in scope["headers"] if name == wanted)
+    return str(next(values, b""), "latin-1")
+
+
 def _has_foreign_charset(scope: Scope) -> bool:
     """Tell whether a form with parts says that it is in another charset than UTF-8.
 
     Django takes any that Python knows, also those that are none of texts, and fails
     where nobody catches it.
     """
-    headers = (value for name, value in scope["headers"] if name == b"content-type")
     try:
-        kind, parameters = parse_header_parameters(next(headers, b"").decode("latin-1"))
+        kind, parameters = parse_header_parameters(_header(scope, b"content-type"))
     except ValueError:
         return True
     charset = parameters.get("charset", "utf-8").lower()
@@ -146,13 +151,12 @@ def _too_large(limit: int) -> dict[str, Any]:
 async def _refuse(scope: Scope, send: Send, problem: Mapping[str, Any]) -> None:
     """Answer with a problem; the shape is that of scheduling.api.errors."""
     content = json.dumps(problem).encode()
-    name = HEADER.lower().encode()
-    given = next((value for key, value in scope["headers"] if key == name), b"")
+    request_id = HEADER.lower().encode()
     headers = [
         (b"content-type", b"application/problem+json"),
         (b"content-length", str(len(content)).encode()),
         (b"connection", b"close"),
-        (name, given_or_new(given.decode("latin-1")).encode()),
+        (request_id, given_or_new(_header(scope, request_id)).encode()),
     ]
     status = problem["status"]
     await send({"type": "http.response.start", "status": status, "headers": headers})

@@ -186,7 +186,7 @@ def parse_metadata(value: object) -> dict[str, Any]:
     _check_tree(value, depth=1)
     if _POWER not in _checked_text(value):
         return value
-    written_out = {name: _written_out(one) for name, one in value.items()}
+    written_out: dict[str, Any] = _written_out(value)
     _checked_text(written_out)
     return written_out
 

@@ -132,7 +132,7 @@ def find_in_due_order(text: str, *, is_descending: bool) -> DueOrder | None:
     None too where so many have it that a page is full sooner if jobs are looked at one
     after the other.
     """
-    reach = _reach(text)
+    reach = _reach(text) if _TRIGRAM.search(text) else None
     if reach is None:
         return None
     texts = JobText.objects.filter(text__icontains=text)
@@ -187,9 +187,7 @@ def _ask_index(text: str, *, most: int) -> _Answer:
 
 def _reach(text: str) -> Reach | None:
     """Return how far the texts reach; None where they can't tell who has it."""
-    if not _TRIGRAM.search(text) or SEPARATOR in text:
-        return None
-    reach = Reach.read()
+    reach = None if SEPARATOR in text else Reach.read()
     if reach is None:
         return None
     newest = AuditEntry.objects.aggregate(newest=Max("id"))["newest"] or 0

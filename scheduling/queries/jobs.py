@@ -177,15 +177,15 @@ def search_in_due_order(filters: Mapping[str, Any]) -> DueOrder | None:
     Args:
         filters: As for `list_jobs`, which tells what is wrong with them.
     """
-    text, order = filters.get("search"), filters.get("ordering", "endTime")
-    known = {"endTime": False, "-endTime": True}
-    if set(filters) - {"search", "ordering"} or order not in known:
+    errors: list[tuple[str, str]] = []
+    column, is_descending = _order(filters.get("ordering", "endTime"), errors)
+    if set(filters) - {"search", "ordering"} or errors or column != "due_at":
         return None
     try:
-        wanted = _parse_search(text)
+        wanted = _parse_search(filters.get("search"))
     except ValueError:
         return None
-    return find_in_due_order(wanted, is_descending=known[order])
+    return find_in_due_order(wanted, is_descending=is_descending)
 
 
 def show_job(job: ScheduledTransition) -> dict[str, Any]:

@@ -206,7 +206,7 @@ def _insert_missing(
     now: datetime,
     reason: str,
     is_contended: bool,
-) -> list[Scheduled | SchedulingError | None]:
+) -> Sequence[Scheduled | SchedulingError | None]:
     """Insert what is new; the caller's transaction holds it together.
 
     Returns:
@@ -225,21 +225,21 @@ def _insert_missing(
         if isinstance(result, Scheduled) and result.is_new:
             new.append(result.job)
             live[_identity(result.job)] = result.job
-    if new:
-        _make_unique(new, given)
-        if not is_contended:
-            insert_jobs(new, actor=actor, now=now, reason=reason)
-            return [*results]
-        free = insert_where_free(sorted(new, key=_identity))
-        added = [job for job in new if job.event_id in free]
-        _tell_of(added, actor=actor, now=now, reason=reason)
-        # What others in the batch were answered about such a job does not hold either.
-        taken = {_identity(job) for job in new} - {_identity(job) for job in added}
-        return [
-            None if isinstance(item, PhaseData) and _identity_of(item) in taken else result
-            for item, result in zip(items, results, strict=True)
-        ]
-    return [*results]
+    if not new:
+        return results
+    _make_unique(new, given)
+    if not is_contended:
+        insert_jobs(new, actor=actor, now=now, reason=reason)
+        return results
+    free = insert_where_free(_in_one_order(new))
+    added = [job for job in new if job.event_id in free]
+    _tell_of(added, actor=actor, now=now, reason=reason)
+    # What others in the batch were answered about such a job does not hold either.
+    taken = {_identity(job) for job in new if job.event_id not in free}
+    return [
+        None if isinstance(item, PhaseData) and _identity_of(item) in taken else result
+        for item, result in zip(items, results, strict=True)
+    ]
 
 
 def _standing(items: Sequence[PhaseData], *, now: datetime) -> Standing:
@@ -393,11 +393,16 @@ def insert_jobs(
     Raises:
         IntegrityError: Another writer took an identity or a job id; ask again.
     """
-    # In one order, whoever inserts: two batches with the same identities would otherwise
-    # each wait for a row of the other.
-    in_one_order: list[ScheduledTransition] = sorted(jobs, key=_identity)
-    insert_rows(in_one_order)
+    insert_rows(_in_one_order(jobs))
     _tell_of(jobs, actor=actor, now=now, reason=reason)
+
+
+def _in_one_order(jobs: Sequence[ScheduledTransition]) -> list[ScheduledTransition]:
+    """Return the jobs in the order in which everybody inserts.
+
+    Two batches with the same identities would otherwise each wait for a row of the other.
+    """
+    return sorted(jobs, key=_identity)
 
 
 def _tell_of(
