@@ -13,7 +13,7 @@ from typing import Final
 
 from scheduling.adapters.attendance import Attendance, Stop
 from scheduling.adapters.clock import database_now
-from scheduling.adapters.job_texts import date_some, follow_one_seal, is_indexed
+from scheduling.adapters.job_texts import follow_one_seal, is_indexed, ready_some
 from scheduling.models import AuditSeal, Housekeeping
 from scheduling.services.seals import Sealer
 
@@ -27,7 +27,7 @@ TURN: Final = "audit.sealing"
 TURN_LASTS: Final = timedelta(seconds=2)
 # Whoever can change the database can't change the logs: a seal in there anchors the chain.
 ANCHOR_SECONDS: Final = 3600.0
-# Seals to follow in one look, each of up to five thousand entries: half a second of
+# Seals to follow in one look, each of up to five thousand entries: a second of
 # PostgreSQL's time where all are of new jobs.
 MOST_FOLLOWED: Final = 4
 # Looks from one to the next in which it follows the seals of others.
@@ -81,7 +81,7 @@ class Round:
         self._looks_to_follow = FOLLOW_EVERY
         if not is_indexed():
             return
-        if date_some():
+        if ready_some():
             self._looks_to_follow = 0
         for _ in range(MOST_FOLLOWED):
             if self._stop.is_set() or not follow_one_seal():

@@ -12,28 +12,30 @@ from django.db import connection, transaction
 
 from scheduling.adapters.audit_rows import Span
 from scheduling.models import AuditEntry, AuditSeal, JobText, RunningTotal
-from scheduling.models.job_text import REACH, SEPARATOR, TRIGRAM_INDEX, Reach
+from scheduling.models.job_text import FORM, REACH, SEPARATOR, TRIGRAM_INDEX, Reach
 from scheduling.models.scheduled_transition import ScheduledTransition
 
 # By the jobs' audit entries: the first one of a job has no old status.
 _ADD: Final = f"""
-INSERT INTO {JobText._meta.db_table} (job, text, due_at)
-SELECT id, concat_ws(%s, job_id, coalesce(challenge_id, ''), phase_type_name), due_at
+INSERT INTO {JobText._meta.db_table} (job, text, due_at, form)
+SELECT id, upper(concat_ws(%s, job_id, coalesce(challenge_id, ''), phase_type_name)),
+    due_at, {FORM}
 FROM {ScheduledTransition._meta.db_table} WHERE job_id IN (
     SELECT job_id FROM {AuditEntry._meta.db_table}
     WHERE old_status = '' AND job_id <> '' AND ({{spans}}))
 ON CONFLICT DO NOTHING
 """  # noqa: S608 -- no value is spliced in, only names of ours
 # Of a job that is gone any instant will do.
-_DATE: Final = f"""
-UPDATE {JobText._meta.db_table} AS kept SET due_at = coalesce((
+_READY: Final = f"""
+UPDATE {JobText._meta.db_table} AS kept
+SET text = upper(text), form = {FORM}, due_at = coalesce(due_at, (
     SELECT due_at FROM {ScheduledTransition._meta.db_table} AS jobs
     WHERE jobs.id = kept.job), 'epoch')
 WHERE job IN (
-    SELECT job FROM {JobText._meta.db_table} WHERE due_at IS NULL
+    SELECT job FROM {JobText._meta.db_table} WHERE form IS NULL
     ORDER BY job LIMIT %s FOR UPDATE SKIP LOCKED)
 """  # noqa: S608
-MOST_DATED: Final = 5_000
+MOST_READIED: Final = 5_000
 
 
 def is_indexed() -> bool:
@@ -66,15 +68,15 @@ def follow_one_seal() -> bool:
     return True
 
 
-def date_some() -> bool:
-    """Give some texts that the release before has kept their jobs' due instants.
+def ready_some() -> bool:
+    """Make some texts that the release before has kept what they are to be.
 
     Returns:
         Whether there may be more of them.
     """
     with connection.cursor() as cursor:
-        cursor.execute(_DATE, [MOST_DATED])
-        return bool(cursor.rowcount == MOST_DATED)
+        cursor.execute(_READY, [MOST_READIED])
+        return bool(cursor.rowcount == MOST_READIED)
 
 
 def _add(spans: Sequence[Span]) -> None:

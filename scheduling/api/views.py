@@ -85,10 +85,11 @@ class TransitionList(ApiView):
             for name, values in query.lists()
             if name in _FILTER_NAMES
         }
-        found = search_in_due_order(filters)
+        now = timezone.now()
+        found = search_in_due_order(filters, now=now)
         if found is not None:
             return Response(show_page(found, request, show=show_job))
-        jobs = list_jobs(filters, now=timezone.now(), live_by_default=False)
+        jobs = list_jobs(filters, now=now, live_by_default=False)
         return Response(show_page(jobs, request, show=show_job))
 
     @extend_schema(

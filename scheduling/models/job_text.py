@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Self
 
 from django.db import models
+from django.db.models import Q
 from typing_extensions import override
 
 from scheduling.models.audit_seal import AuditSeal
@@ -19,31 +20,36 @@ INDEX_STATEMENT: Final = (
 SEPARATOR: Final = "\x1f"
 # The running total that says up to which seal the texts are there.
 REACH: Final = "job texts"
+# Upper case, with a due instant. No release before wrote any form.
+FORM: Final = 1
+# Texts as the releases before have kept them; a cluster brings them into the form.
+UNREADY: Final = Q(form=None)
 
 
 class JobText(models.Model):
-    """The job id, the challenge and the phase's name of one job, in one text.
+    """The job id, the challenge and the phase's name of one job, in one upper-case text.
 
     Written by `adapters.job_texts` behind the audit's seals, and only where there is an
     index of its trigrams; deleted with its job.
 
     job: the job's row id. Not a foreign key: to check one would lock the job's row.
     due_at: the job's, which never changes: a job that is moved is replaced by another.
-        None where the release before has kept the text.
+    form: the form of the text, `FORM`; None where a release before has kept it.
+
+    The migrations make three more indexes on PostgreSQL: of the trigrams, of the pairs of
+    characters (`job_text_bigrams`), and one in due order with the text in it
+    (`job_text_due_order`), so that a walk through a million needs no look at the table.
     """
 
     job = models.BigIntegerField(primary_key=True)
     text = models.TextField()
     due_at = models.DateTimeField(null=True)
+    form = models.SmallIntegerField(null=True)
 
     class Meta:
         indexes = [
-            # Those that have no instant yet; empty but after an upgrade.
-            models.Index(
-                fields=["job"],
-                condition=models.Q(due_at__isnull=True),
-                name="job_text_undated",
-            )
+            # Empty but after an upgrade.
+            models.Index(fields=["job"], condition=UNREADY, name="job_text_unready")
         ]
 
     @override

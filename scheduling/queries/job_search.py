@@ -1,20 +1,30 @@
-"""Jobs by a part of an id or of the phase's name, where the trigrams' index helps."""
+"""Jobs by a part of an id or of the phase's name, where the indexes of texts help."""
 
 import re
-from typing import Final, NamedTuple
+from collections.abc import Callable, Iterable
+from datetime import datetime, timedelta
+from functools import partial
+from heapq import merge
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from django.db import connection
-from django.db.models import F, Max, Q, QuerySet, Value
-from django.db.models.functions import StrIndex, Upper
+from django.db.models import (
+    BooleanField,
+    ExpressionWrapper,
+    F,
+    Func,
+    Max,
+    Q,
+    QuerySet,
+    Value,
+)
+from django.db.models.expressions import Combinable
+from django.db.models.functions import Coalesce, StrIndex, Upper
 from django.db.models.lookups import GreaterThan
 
 from scheduling.models import AuditEntry, JobText, ScheduledTransition
-from scheduling.models.job_text import SEPARATOR, Reach
-from scheduling.queries.counting import (
-    MOST_COUNTED_IN_SEARCH,
-    count_rows,
-    estimate_rows,
-)
+from scheduling.models.job_text import SEPARATOR, UNREADY, Reach
+from scheduling.queries.counting import MOST_COUNTED_IN_SEARCH, estimate_rows
 
 # More than that, and a page is full sooner if jobs are looked at one after the other.
 MOST_FOUND: Final = 20_000
@@ -24,7 +34,9 @@ MOST_SORTED: Final = 150_000
 MOST_BEHIND: Final = 20_000
 # A row id that none has.
 _NO_JOB: Final = 0
+_BIGRAM: Final = 2
 _TEXTS: Final = ("job_id", "challenge_id", "phase_type_name")
+_Place: TypeAlias = tuple[datetime, int]
 # What pg_trgm makes a trigram of, wherever in a word it stands: a shorter text has none.
 _TRIGRAM: Final = re.compile(r"[^\W_]{3}|[\W_][^\W_]{2}|[^\W_]{2}[\W_]")
 
@@ -85,8 +97,8 @@ def _has_case(text: str) -> bool:
 def find_by_index(text: str, *, most: int) -> list[int] | None:
     """Return the row ids of the jobs that have it; None where the index can't tell.
 
-    It can't where nobody keeps the texts, for texts without a trigram, where more than
-    `most` have it, and while the texts are too far behind.
+    It can't where nobody keeps the texts, for the few texts that `_look_up` names, where
+    more than `most` have it, and while the texts are too far behind.
     """
     answer = _ask_index(text, most=most)
     if answer.kept is None:
@@ -111,41 +123,141 @@ class DueOrder:
     to read all the jobs and to sort these.
     """
 
-    def __init__(self, texts: QuerySet[JobText]) -> None:
-        self._texts = texts
+    def __init__(
+        self,
+        places: QuerySet[Any, _Place],
+        *,
+        behind: Iterable[_Place],
+        is_descending: bool,
+        estimate: Callable[[], int],
+    ) -> None:
+        """Take the places of the jobs: the due instant and the row id of each.
+
+        Args:
+            places: Those that the texts know, in no order.
+            behind: Others, in no order.
+            estimate: Returns about how many places there are.
+        """
+        directions = ("-due", "-pk") if is_descending else ("due", "pk")
+        self._places = places.order_by(*directions)
+        self._merge = partial(merge, reverse=is_descending)
+        self._behind = sorted(behind, reverse=is_descending)
+        self._estimate = estimate
+        self._number: int | None = None
 
     def cut(self, start: int, stop: int) -> list[ScheduledTransition | None]:
         """Return the jobs of these places; None for one that has just been deleted."""
-        keys = list(self._texts.values_list("pk", flat=True)[start:stop])
+        keys = [key for _, key in self._cut(start, stop)]
         jobs = ScheduledTransition.objects.in_bulk(keys)
         return [jobs.get(key) for key in keys]
 
+    def _cut(self, start: int, stop: int) -> list[_Place]:
+        """Return these places."""
+        # As far as they are counted: to find them again would take as long.
+        upto = max(stop, MOST_COUNTED_IN_SEARCH + 1)
+        # All of those behind may come before them.
+        low = max(0, start - len(self._behind))
+        kept = list(self._places[low:upto])
+        if len(kept) < upto - low:
+            self._number = low + len(kept) + len(self._behind)
+        # The first of those kept has its true place in it, and so has all after it.
+        merged = list(self._merge(kept, self._behind))
+        return merged[start - low : stop - low] if kept or not low else []
+
     def count(self, *, at_least: int) -> int:
-        """Return how many there are, as `count_rows` counts."""
-        texts = self._texts.order_by()
-        return count_rows(texts, at_least=at_least, most=MOST_COUNTED_IN_SEARCH)
+        """Return how many there are, after a cut, as `count_rows` counts."""
+        if self._number is not None:
+            return self._number
+        return max(at_least, MOST_COUNTED_IN_SEARCH + 1, self._estimate())
 
 
-def find_in_due_order(text: str, *, is_descending: bool) -> DueOrder | None:
-    """Return the jobs that have it; None where the index does not know all of them.
+def find_in_due_order(
+    text: str,
+    *,
+    is_descending: bool,
+    due: Q,
+    among: QuerySet[ScheduledTransition] | None = None,
+) -> DueOrder | None:
+    """Return the jobs that have it; None where the texts can't tell.
 
-    None too where so many have it that a page is full sooner if jobs are looked at one
-    after the other.
+    They can't where nobody keeps them, while they are too far behind, and after an upgrade
+    until all are ready.
+
+    Args:
+        due: A condition of `due_at`, which texts have like jobs.
+        among: The jobs that may be found; None for all.
     """
-    reach = _reach(text) if _TRIGRAM.search(text) else None
+    # First of all: a text that is added meanwhile is one of those behind, or too new.
+    reach = _reach(text, needs_ready=True)
     if reach is None:
         return None
-    texts = JobText.objects.filter(text__icontains=text)
-    if estimate_rows(texts) > MOST_SORTED or _behind(text, reach):
-        return None
-    if JobText.objects.filter(due_at=None).exists():
-        return None
-    # No index has this order: by one the planner would walk through all texts.
+    behind = _behind(text, reach)
+    texts, likely = _look_up(text)
+    order: Combinable = F("due_at")
+    if texts is None or likely > MOST_SORTED:
+        texts = _walked(text)
+    else:
+        # No index has the order of a sum: the planner shall not walk.
+        order += timedelta(0)
+    texts = texts.filter(due).exclude(pk__in=behind)
+    if among is not None:
+        texts = texts.filter(pk__in=among.order_by().values("pk"))
+    jobs = ScheduledTransition.objects.all() if among is None else among
+    jobs = jobs.filter(due, pk__in=behind).order_by()
+    is_all = among is None and not due
     return DueOrder(
-        texts.order_by("-due_at", "-pk")
-        if is_descending
-        else texts.order_by("due_at", "pk")
+        texts.annotate(due=order).values_list("due", "pk"),
+        behind=jobs.values_list("due_at", "pk"),
+        is_descending=is_descending,
+        estimate=lambda: likely if is_all else estimate_rows(texts),
     )
+
+
+def _look_up(text: str) -> tuple[QuerySet[JobText] | None, int]:
+    """Return the texts that have it, and how many they seem to be.
+
+    None in place of the texts where no index knows them: for a text without a trigram that
+    upper case makes longer.
+    """
+    if _TRIGRAM.search(text):
+        by_trigrams = JobText.objects.filter(text__icontains=text)
+        return by_trigrams, estimate_rows(by_trigrams)
+    # It may have other pairs then.
+    if len(text.upper()) != len(text):
+        return None, estimate_rows(JobText.objects.filter(_has(text)))
+    by_pairs = JobText.objects.filter(_HasBigrams(text))
+    is_pair = len(text) <= _BIGRAM
+    return by_pairs if is_pair else by_pairs.filter(_has(text)), estimate_rows(by_pairs)
+
+
+def _walked(text: str) -> QuerySet[JobText]:
+    """Return the texts that have it, by a look at each.
+
+    The planner takes it for what each second has, and walks in their order until it has
+    enough: an index holds them whole.
+    """
+    has = ExpressionWrapper(_has(text), output_field=BooleanField())
+    return JobText.objects.filter(Coalesce(has, Value(value=False)))
+
+
+def _has(text: str) -> Q:
+    """Return the condition of texts that have it."""
+    return Q(text__contains=Upper(Value(text)))
+
+
+class _HasBigrams(Func):
+    """Whether a text has all pairs of characters of another, by the index of pairs."""
+
+    template = "scheduling_bigrams(%(expressions)s)::tsquery"
+    arg_joiner = ") @@ upper("
+    output_field = BooleanField()
+
+    def __init__(self, text: str) -> None:
+        pairs = [text[at : at + _BIGRAM] for at in range(max(1, len(text) - 1))]
+        quoted = [pair.replace("\\", "\\\\").replace("'", "''") for pair in pairs]
+        # One character by itself is the first of a pair, or the last of all.
+        only = ":*" if len(text) == 1 else ""
+        super().__init__(F("text"), Value(" & ".join(f"'{one}'{only}" for one in quoted)))
 
 
 class _Answer(NamedTuple):
@@ -167,16 +279,17 @@ _FREQUENT: Final = _Answer(None, [], is_frequent=True)
 
 def _ask_index(text: str, *, most: int) -> _Answer:
     """Ask the index, as `find_by_index` tells."""
-    if not _TRIGRAM.search(text):
-        # Two letters stand in very many of these ids, and no figures say where not.
-        return _FREQUENT if connection.vendor == "postgresql" else _UNKNOWN
-    # First of all: what is added meanwhile is found twice, and not never.
-    reach = _reach(text)
-    if reach is None:
+    if connection.vendor != "postgresql":
         return _UNKNOWN
-    kept = JobText.objects.filter(text__icontains=text).order_by()
+    # First of all: what is added meanwhile is found twice, and not never.
+    has_trigram = bool(_TRIGRAM.search(text))
+    reach = _reach(text, needs_ready=not has_trigram)
+    kept, likely = _look_up(text)
+    if kept is None or reach is None:
+        # Two letters stand in very many of these ids.
+        return _UNKNOWN if has_trigram else _FREQUENT
     # To count them takes long exactly where the figures are right.
-    if estimate_rows(kept) > 2 * most:
+    if likely > 2 * most:
         return _FREQUENT
     number = kept[: most + 1].count()
     behind = _behind(text, reach)[: most + 1] if number <= most else []
@@ -185,10 +298,15 @@ def _ask_index(text: str, *, most: int) -> _Answer:
     return _Answer(kept, behind, is_frequent=False)
 
 
-def _reach(text: str) -> Reach | None:
-    """Return how far the texts reach; None where they can't tell who has it."""
+def _reach(text: str, *, needs_ready: bool) -> Reach | None:
+    """Return how far the texts reach; None where they can't tell who has it.
+
+    Args:
+        needs_ready: Whether they can't tell while some aren't in upper case, or have no
+            due instant.
+    """
     reach = None if SEPARATOR in text else Reach.read()
-    if reach is None:
+    if reach is None or (needs_ready and JobText.objects.filter(UNREADY).exists()):
         return None
     newest = AuditEntry.objects.aggregate(newest=Max("id"))["newest"] or 0
     return reach if newest - reach.last_id <= MOST_BEHIND else None

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from django.db.models import F, Q
 
@@ -119,6 +119,9 @@ FILTERS: dict[str, tuple[Callable[[object], Any], Condition]] = {
     "search": (_parse_search, lambda value, _: search(value)),
 }
 
+# Those of them that know a job by its due instant alone.
+_OF_DUE_INSTANT: Final = frozenset({"due_after", "due_before"})
+
 
 def list_jobs(
     filters: Mapping[str, Any], *, now: datetime, live_by_default: bool = True
@@ -171,21 +174,29 @@ def _order(value: object, errors: list[tuple[str, str]]) -> tuple[str, bool]:
     return column, text.startswith("-")
 
 
-def search_in_due_order(filters: Mapping[str, Any]) -> DueOrder | None:
-    """Return the jobs of a list that is searched and nothing else, where that is sooner.
+def search_in_due_order(filters: Mapping[str, Any], *, now: datetime) -> DueOrder | None:
+    """Return the jobs of a list that is searched, where their texts are the shorter way.
 
     Args:
         filters: As for `list_jobs`, which tells what is wrong with them.
     """
+    rest = dict(filters)
     errors: list[tuple[str, str]] = []
-    column, is_descending = _order(filters.get("ordering", "endTime"), errors)
-    if set(filters) - {"search", "ordering"} or errors or column != "due_at":
-        return None
+    column, is_descending = _order(rest.pop("ordering", "endTime"), errors)
     try:
-        wanted = _parse_search(filters.get("search"))
+        text = _parse_search(rest.pop("search", None))
     except ValueError:
         return None
-    return find_in_due_order(wanted, is_descending=is_descending)
+    if errors or column != "due_at":
+        return None
+    # Here it tells of wrong values.
+    list_jobs(rest, now=now, live_by_default=False)
+    due = Q()
+    for name in _OF_DUE_INSTANT & rest.keys():
+        parse, condition = FILTERS[name]
+        due &= condition(parse(rest.pop(name)), now)
+    among = list_jobs(rest, now=now, live_by_default=False) if rest else None
+    return find_in_due_order(text, is_descending=is_descending, due=due, among=among)
 
 
 def show_job(job: ScheduledTransition) -> dict[str, Any]:

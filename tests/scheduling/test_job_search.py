@@ -3,13 +3,16 @@
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from importlib import import_module
 
 import pytest
 from django.apps import apps
 from django.db import connection, connections, transaction
+from django.db.models.functions import Lower, Upper
 
-from scheduling.adapters.job_texts import date_some, is_indexed
+from scheduling.adapters.job_texts import is_indexed, ready_some
+from scheduling.domain.errors import InvalidRequestError
 from scheduling.models import JobText, ScheduledTransition
 from scheduling.models.job_text import INDEX_STATEMENT, Reach
 from scheduling.queries import job_search
@@ -91,6 +94,9 @@ class TestFindByIndex:
         [
             *["9771", "977199", "JOB-1-9771", "sign-UP", "a%b_cde", "ÜBER", "über"],
             *[CHALLENGE[9:20], CHALLENGE.upper(), "nobody", "long b\\c", "Sign-up a%b_c"],
+            # Without a trigram.
+            *["77", "a", "B", "é", "Üb", "ü", "1-9", "9 7", "__", "_c", "%b_c", "b\\c"],
+            *["\\C", "\\", "'", "d'", "' & '", "s:*", ":*", "e", "-", "p a%", "q", "x'q"],
         ],
     )
     @pytest.mark.parametrize("is_followed", [True, False], ids=["kept", "behind"])
@@ -102,6 +108,7 @@ class TestFindByIndex:
             now=now, job_id="job-1-977199-3", phase_type_name="Sign-up a%b_cde", **made
         )
         make_job(COMPLETED, now=now, phase_type_name="Überlong b\\c")
+        make_job(now=now, phase_type_name="It's d' & 's:*e 1- -9")
         if is_followed:
             follow_all(now)
 
@@ -114,12 +121,12 @@ class TestFindByIndex:
         assert find("abcdef") == find("abc def") == []
         assert listed("abc\x1f\x1fdef", now)[0] == []
 
-    @pytest.mark.parametrize("text", ["77", "a", "1-2", "__", "a b c", "%b_c", "b\\c"])
-    def test_leaves_to_others_what_has_no_trigram(self, now, text):
-        make_job(now=now)
+    def test_leaves_to_others_what_grows_in_upper_case(self, now):
+        job = make_job(now=now, phase_type_name="ß")
         follow_all(now)
 
-        assert find(text) is None
+        assert find("ß") is None
+        assert listed("ß", now)[0] == pks(job)
 
     def test_leaves_to_others_what_nobody_keeps(self, now):
         make_job(now=now)
@@ -220,68 +227,177 @@ class TestSearch:
 
 
 class TestFindInDueOrder:
-    """The API's list where it is searched and nothing else."""
+    """The API's list where it is searched."""
 
-    @pytest.fixture
-    def four(self, now):
+    @pytest.fixture(params=["sorted", "walked", "behind", "part behind"])
+    def four(self, request, now, monkeypatch):
         """Return four jobs in due order, of which two are due at one instant."""
-        jobs = [make_job(now=now, due_in=seconds) for seconds in (900, 300, 300, 600)]
+        if request.param == "walked":
+            monkeypatch.setattr(job_search, "MOST_SORTED", -1)
         make_job(now=now, due_in=60, phase_type_name="Other")
         follow_all(now)
+        jobs = []
+        for seconds in (900, 300, 300, 600):
+            jobs.append(make_job(now=now, due_in=seconds))
+            if request.param == "part behind" and len(jobs) == 2:
+                follow_all(now)
+        if request.param in {"sorted", "walked"}:
+            follow_all(now)
         return [jobs[1], jobs[2], jobs[3], jobs[0]]
 
     @pytest.mark.parametrize("ordering", ["endTime", "-endTime"])
-    def test_shows_what_the_list_shows(self, now, four, ordering):
-        filters = {"search": "registration", "ordering": ordering}
-        found = search_in_due_order(filters)
+    @pytest.mark.parametrize("text", ["registration", "gi", "R"])
+    def test_shows_what_the_list_shows(self, now, four, ordering, text):
+        filters = {"search": text, "ordering": ordering}
+        rows = list(list_jobs(filters, now=now, live_by_default=False))
+        if text != "R":
+            assert set(rows) == set(four)
 
-        rows = list_jobs(filters, now=now, live_by_default=False)
-        assert found.cut(0, 10) == list(rows)
-        assert set(found.cut(0, 10)) == set(four)
-        assert found.cut(1, 3) == list(rows)[1:3]
-        assert found.count(at_least=1) == 4
+        for start, stop in [(0, 10), (0, 2), (1, 3), (2, 4), (3, 9), (4, 9), (9, 12)]:
+            found = search_in_due_order(filters, now=now)
+            assert found.cut(start, stop) == rows[start:stop]
+            if start < len(rows):
+                assert found.count(at_least=1) == len(rows)
+
+    @pytest.mark.parametrize(
+        ("more", "places"),
+        [
+            ({"state": "START"}, []),
+            ({"state": "END"}, [0, 1, 2, 3]),
+            ({"status": ["scheduled", "failed"], "overdue": "false"}, [0, 1, 2, 3]),
+            ({"status": "completed"}, []),
+            ({"due_after": 600}, [2, 3]),
+            ({"due_before": 600}, [0, 1]),
+            ({"due_after": 301, "due_before": 900, "status": "scheduled"}, [2]),
+            ({"overdue": "true"}, []),
+        ],
+    )
+    def test_knows_the_other_filters(self, now, four, more, places):
+        filters = {"search": "registration", **more}
+        for name in {"due_after", "due_before"} & more.keys():
+            filters[name] = (now + timedelta(seconds=more[name])).isoformat()
+        rows = list(list_jobs(filters, now=now, live_by_default=False))
+
+        found = search_in_due_order(filters, now=now)
+
+        assert found.cut(0, 10) == rows == [four[place] for place in places]
+
+    @pytest.mark.parametrize("name", ["project_id", "phase_id"])
+    def test_finds_among_what_an_id_names(self, now, four, name):
+        value = getattr(four[2], name)
+
+        found = search_in_due_order({"search": "re", name: value}, now=now)
+
+        assert found.cut(0, 10) == [job for job in four if getattr(job, name) == value]
+
+    def test_counts_as_far_as_it_says_and_estimates_beyond(self, now, four, monkeypatch):
+        follow_all(now)
+        monkeypatch.setattr(job_search, "MOST_COUNTED_IN_SEARCH", 2)
+        jobs = ScheduledTransition._meta.db_table
+        estimate = lambda rows: 77 if jobs in str(rows.query) else 99  # noqa: E731
+        monkeypatch.setattr(job_search, "estimate_rows", estimate)
+
+        for more, number in ({}, 99), ({"state": "END"}, 77):
+            found = search_in_due_order({"search": "registration", **more}, now=now)
+            assert found.cut(0, 2) == four[:2]
+            assert found.count(at_least=3) == number
+            assert found.cut(2, 5) == four[2:]
+            assert found.count(at_least=3) == 4
 
     @pytest.mark.parametrize(
         "filters",
         [
-            {"search": "registration", "state": "END"},
             {"search": "registration", "ordering": "-createdAt"},
             {"search": "registration", "ordering": "nothing"},
             {"search": " "},
-            {"search": "re"},
             {"search": "abc\x1fdef"},
             {"state": "END"},
             {},
         ],
     )
-    def test_leaves_the_rest_to_the_list(self, four, filters):
-        assert search_in_due_order(filters) is None
+    def test_leaves_the_rest_to_the_list(self, now, four, filters):
+        assert search_in_due_order(filters, now=now) is None
 
-    def test_leaves_to_the_list_what_it_does_not_know_all_of(self, now, four):
+    def test_tells_what_is_wrong_with_the_other_filters(self, now, four):
+        filters = {"search": "re", "due_after": "soon", "state": "MIDDLE", "color": "red"}
+
+        with pytest.raises(InvalidRequestError) as caught:
+            search_in_due_order(filters, now=now)
+
+        named = {name for name, _ in caught.value.errors}
+        assert named == {"dueAfter", "state", "color"}
+
+    def test_leaves_to_the_list_what_is_far_behind(self, now, four, monkeypatch):
+        monkeypatch.setattr(job_search, "MOST_BEHIND", 0)
         make_job(now=now)
 
-        assert search_in_due_order({"search": "registration"}) is None
-        assert search_in_due_order({"search": "other"}) is not None
+        assert search_in_due_order({"search": "registration"}, now=now) is None
 
-    def test_leaves_to_the_list_what_too_many_have(self, four, monkeypatch):
-        monkeypatch.setattr(job_search, "MOST_SORTED", 0)
+    def test_shows_a_job_once_whose_text_is_kept_meanwhile(self, now, four, monkeypatch):
+        job = make_job(now=now, due_in=100)
+        look_up = job_search._look_up
 
-        assert search_in_due_order({"search": "registration"}) is None
+        def follow_and_look_up(text):
+            follow_all(now)
+            return look_up(text)
 
-    def test_waits_until_the_texts_of_the_release_before_have_their_instants(
+        monkeypatch.setattr(job_search, "_look_up", follow_and_look_up)
+        found = search_in_due_order({"search": "registration"}, now=now)
+
+        assert JobText.objects.filter(pk=job.pk).exists()
+        assert found.cut(0, 9) == [job, *four]
+
+    @pytest.mark.parametrize(
+        ("text", "most", "index"),
+        [
+            ("registration", 1_000, "job_text_trigrams"),
+            ("registration", -1, "job_text_due_order"),
+            ("gi", 1_000, "job_text_bigrams"),
+            ("g", 1_000, "job_text_bigrams"),
+            ("1-2", 1_000, "job_text_bigrams"),
+            ("gi", -1, "job_text_due_order"),
+        ],
+    )
+    def test_reads_the_index_that_serves_it(self, now, monkeypatch, text, most, index):
+        monkeypatch.setattr(job_search, "MOST_SORTED", most)
+        for seconds in range(100, 120):
+            make_job(now=now, due_in=seconds)
+        follow_all(now)
+        with connection.cursor() as cursor:
+            # So few rows would be read whole.
+            away = ["seqscan"] if most < 0 else ["seqscan", "indexscan", "indexonlyscan"]
+            for way in away:
+                cursor.execute(f"SET enable_{way} = off")
+            try:
+                found = search_in_due_order({"search": text}, now=now)
+                plan = found._places[:10].explain()
+            finally:
+                cursor.execute("RESET ALL")
+
+        assert index in plan
+        assert ("due_at + " in plan) == (most > 0)
+        assert "Seq Scan" not in plan
+
+    def test_waits_until_the_texts_of_the_release_before_are_ready(
         self, now, four, monkeypatch
     ):
-        JobText.objects.update(due_at=None)
+        follow_all(now)
+        JobText.objects.update(text=Lower("text"), form=None)
+        JobText.objects.filter(pk=four[0].pk).update(due_at=None)
         JobText.objects.create(pk=10**9, text="of a job that is gone")
-        monkeypatch.setattr("scheduling.adapters.job_texts.MOST_DATED", 4)
-        assert search_in_due_order({"search": "registration"}) is None
+        monkeypatch.setattr("scheduling.adapters.job_texts.MOST_READIED", 4)
+        assert search_in_due_order({"search": "registration"}, now=now) is None
+        assert find("gi") is None
+        assert set(find("registration")) == {job.pk for job in four}
 
-        assert date_some()
-        assert search_in_due_order({"search": "registration"}) is None
+        assert ready_some()
+        assert search_in_due_order({"search": "registration"}, now=now) is None
         Round(threading.Event()).look()
 
-        assert search_in_due_order({"search": "registration"}).cut(0, 9) == four
-        assert not date_some()
+        assert search_in_due_order({"search": "registration"}, now=now).cut(0, 9) == four
+        assert not ready_some()
+        assert not JobText.objects.exclude(text=Upper("text")).exists()
+        assert set(JobText.objects.values_list("form", flat=True)) == {1}
 
 
 class TestJobTexts:
