@@ -92,8 +92,10 @@ class BearerToken(JWTAuthentication):
     @override
     def authenticate_header(self, request: Request) -> str:
         """Return how to come in; tells a wrong token from none (RFC 6750, section 3)."""
-        header: str = super().authenticate_header(request)
-        return f'{header}, error="invalid_token"' if self.get_header(request) else header
+        challenge: str = super().authenticate_header(request)
+        header: bytes = self.get_header(request) or b""
+        is_bearer = header.lower().split()[:1] == [b"bearer"]
+        return f'{challenge}, error="invalid_token"' if is_bearer else challenge
 
 
 def actor_of(request: Request) -> Actor:

@@ -17,12 +17,10 @@ _FAMILY: tuple[SchedulingError, ...] = (
     errors.InvalidScheduleTimeError(
         _WRONG_TIME, errors=[("endTime", _WRONG_TIME.partition(": ")[2])]
     ),
-    errors.PastScheduleTimeError("endTime 2020-01-01T00:00:00.000Z is in the past"),
-    errors.ScheduleTooSoonError(
-        "endTime 2030-01-01T00:00:00.500Z is less than 1000 ms ahead"
-    ),
+    errors.PastScheduleTimeError("2020-01-01T00:00:00.000Z", "is in the past"),
+    errors.ScheduleTooSoonError("2030-01-01T00:00:00.500Z", "is less than 1000 ms ahead"),
     errors.ScheduleTooFarError(
-        "endTime 2040-01-01T00:00:00.000Z is more than 7776000000 ms ahead"
+        "2040-01-01T00:00:00.000Z", "is more than 7776000000 ms ahead"
     ),
     errors.InvalidRequestError([("reason", "is required")]),
     errors.OperationNotPermittedError(

@@ -49,25 +49,31 @@ class InvalidScheduleTimeError(SchedulingError):
     category = Category.VALIDATION
 
 
-class PastScheduleTimeError(SchedulingError):
+class OutsideWindowError(SchedulingError):
+    """The due instant is none at which callers may schedule."""
+
+    category = Category.VALIDATION
+
+    def __init__(self, instant: str, why: str) -> None:
+        super().__init__(f"endTime {instant} {why}", errors=[("endTime", why)])
+
+
+class PastScheduleTimeError(OutsideWindowError):
     """The due instant is past, and scheduling in the past is not allowed."""
 
     code = "past_schedule_time"
-    category = Category.VALIDATION
 
 
-class ScheduleTooSoonError(SchedulingError):
+class ScheduleTooSoonError(OutsideWindowError):
     """The due instant is nearer than SCHEDULER_MIN_SCHEDULE_ADVANCE."""
 
     code = "schedule_too_soon"
-    category = Category.VALIDATION
 
 
-class ScheduleTooFarError(SchedulingError):
+class ScheduleTooFarError(OutsideWindowError):
     """The due instant is farther than SCHEDULER_MAX_SCHEDULE_ADVANCE."""
 
     code = "schedule_too_far"
-    category = Category.VALIDATION
 
 
 class InvalidRequestError(SchedulingError):

@@ -21,6 +21,7 @@ from scheduling.domain.actors import Actor, Operation, authorize
 from scheduling.domain.errors import (
     ConflictError,
     DuplicateJobError,
+    OutsideWindowError,
     PastScheduleTimeError,
     ScheduleTooFarError,
     ScheduleTooSoonError,
@@ -293,7 +294,7 @@ class _Window:
             max_attempts=conf.max_attempts,
         )
 
-    def error(self, due_at: datetime) -> SchedulingError | None:
+    def error(self, due_at: datetime) -> OutsideWindowError | None:
         """Return why an instant is outside; None for one inside."""
         is_soon_enough = due_at <= self.latest
         if is_soon_enough and (self.is_past_allowed or self.now < due_at >= self.earliest):
@@ -301,17 +302,15 @@ class _Window:
         conf = scheduler_settings()
         shown = format_instant(due_at)
         if not is_soon_enough:
-            return ScheduleTooFarError(
-                f"endTime {shown} is more than {conf.max_schedule_advance} ms ahead"
-            )
+            most = conf.max_schedule_advance
+            return ScheduleTooFarError(shown, f"is more than {most} ms ahead")
         if due_at <= self.now:
-            return PastScheduleTimeError(f"endTime {shown} is in the past")
-        return ScheduleTooSoonError(
-            f"endTime {shown} is less than {conf.min_schedule_advance} ms ahead"
-        )
+            return PastScheduleTimeError(shown, "is in the past")
+        least = conf.min_schedule_advance
+        return ScheduleTooSoonError(shown, f"is less than {least} ms ahead")
 
 
-def window_error(due_at: datetime, *, now: datetime) -> SchedulingError | None:
+def window_error(due_at: datetime, *, now: datetime) -> OutsideWindowError | None:
     """Return why callers may not schedule at an instant; None where they may."""
     return _Window.at(now).error(due_at)
 

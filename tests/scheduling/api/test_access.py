@@ -48,6 +48,9 @@ class TestBearerToken:
         response = APIClient(HTTP_AUTHORIZATION=header).get(TRANSITIONS)
 
         assert_problem(response, 401, "not_authenticated")
+        # RFC 6750, section 3.1: of a token nothing is said where none was tried.
+        is_told = "invalid_token" in response.headers["WWW-Authenticate"]
+        assert is_told == header.startswith("Bearer")
 
     def test_a_session_opens_nothing(self, make_user):
         client = APIClient()

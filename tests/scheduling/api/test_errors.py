@@ -37,6 +37,7 @@ FAMILY = [
     for kind in vars(family).values()
     if isinstance(kind, type)
     and issubclass(kind, SchedulingError)
+    and "code" in vars(kind)
     and kind is not SchedulingError
 ]
 
@@ -49,8 +50,12 @@ def failing(error):
 class TestProblemOf:
     @pytest.mark.parametrize("kind", FAMILY, ids=lambda kind: kind.__name__)
     def test_gives_each_error_of_the_family_its_status(self, kind):
-        is_listing = kind in {family.InvalidPhaseDataError, family.InvalidRequestError}
-        error = kind([("a", "is wrong")]) if is_listing else kind("job-1")
+        if kind in {family.InvalidPhaseDataError, family.InvalidRequestError}:
+            error = kind([("a", "is wrong")])
+        elif issubclass(kind, family.OutsideWindowError):
+            error = kind("2030-01-01T00:00:00.000Z", "is wrong")
+        else:
+            error = kind("job-1")
 
         problem = problem_of(error)
 

@@ -212,7 +212,8 @@ class TestScheduleTransition:
         with time_machine.travel(now, tick=False):
             response = post(as_operator, phase_data(due_in=due_in))
 
-        assert_problem(response, 400, code)
+        problem = assert_problem(response, 400, code)
+        assert [error["field"] for error in problem["errors"]] == ["endTime"]
 
     @pytest.mark.parametrize(
         "name",

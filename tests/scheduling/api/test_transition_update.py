@@ -181,7 +181,8 @@ class TestUpdate:
         with time_machine.travel(now, tick=False):
             response = change(as_operator, job.job_id, {"endTime": instant})
 
-        assert_problem(response, 400, code)
+        problem = assert_problem(response, 400, code)
+        assert [error["field"] for error in problem["errors"]] == ["endTime"]
         assert state_of(job) == before
 
     @pytest.mark.parametrize("history", [RUNNING, COMPLETED, FAILED, CANCELLED, EXPIRED])

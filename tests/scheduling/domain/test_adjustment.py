@@ -30,10 +30,14 @@ def hours(number):
 def window(due_at):
     """Judge an instant as the services do: not past, a second ahead, not too far."""
     if due_at <= NOW:
-        return PastScheduleTimeError("is in the past")
+        return PastScheduleTimeError("2020-01-01T00:00:00.000Z", "is in the past")
     if due_at < NOW + timedelta(seconds=1):
-        return ScheduleTooSoonError("is too soon")
-    return ScheduleTooFarError("is too far") if due_at > hours(FAR) else None
+        return ScheduleTooSoonError("2020-01-01T00:00:00.000Z", "is too soon")
+    return (
+        ScheduleTooFarError("2020-01-01T00:00:00.000Z", "is too far")
+        if due_at > hours(FAR)
+        else None
+    )
 
 
 def change(phase, kind, at, **fields):
