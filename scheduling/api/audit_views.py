@@ -6,6 +6,7 @@ from django.http import HttpResponse
 from django.http.response import HttpResponseBase
 from django.utils import timezone
 from drf_spectacular.utils import extend_schema
+from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
 from typing_extensions import override
@@ -25,12 +26,22 @@ from scheduling.queries.filters import camel_case
 
 _FILTER_NAMES = {camel_case(name): name for name in AUDIT_FILTERS}
 _FORMATS = ("json", *STREAMED)
+# A client may ask for a file by Accept too. What these render are problems.
+_RENDERERS = [
+    type(
+        f"{name.title()}Renderer",
+        (JSONRenderer,),
+        {"media_type": kind.partition(";")[0], "format": name},
+    )
+    for name, (kind, _) in STREAMED.items()
+]
 
 
 class AuditList(ApiView):
     """Who changed what, over all jobs."""
 
     query_parameters = (*_FILTER_NAMES, "format", *PAGE_PARAMETERS)
+    renderer_classes = [JSONRenderer, *_RENDERERS]
 
     @override
     def perform_content_negotiation(self, request: Request, force: Any = False) -> Any:
@@ -41,8 +52,9 @@ class AuditList(ApiView):
     @extend_schema(
         operation_id="listAudit",
         summary="Show what was done, by whom and why",
-        description="The newest first, by page. With `format=csv` or `format=ndjson` "
-        "everything that matches is sent as a file, the oldest first, while it is read. "
+        description="The newest first, by page. With `format=csv` or `format=ndjson`, or "
+        "an `Accept` of their media types, everything that matches is sent as a file, the "
+        "oldest first, while it is read. "
         "All filters must hold.\n\n"
         "In CSV, `changes` is JSON and null is empty. A cell that begins with `=`, `+`, "
         "`-`, `@`, a tab or a line break gets an apostrophe before it, so that no "
@@ -81,12 +93,12 @@ def _read_format(request: Request) -> str:
         InvalidRequestError: There is no such format, or a file is asked for by page.
     """
     query = request.query_params
-    chosen = query.get("format", "json")
+    chosen = query.get("format", request.accepted_renderer.format)
     if chosen not in _FORMATS:
         raise InvalidRequestError([("format", f"must be one of {', '.join(_FORMATS)}")])
     if chosen in STREAMED:
         errors = [
-            (name, f"can't be combined with format={chosen}, which sends everything")
+            (name, f"can't be combined with {chosen}, which sends everything")
             for name in PAGE_PARAMETERS
             if name in query
         ]

@@ -264,6 +264,33 @@ class TestAuditAsFile:
         )
         assert_problem(anonymous.get(AUDIT, {"format": "csv"}), 401, "not_authenticated")
 
+    @pytest.mark.parametrize(
+        ("accepted", "kind"),
+        [
+            ("text/csv", "text/csv; charset=utf-8"),
+            ("text/csv; charset=utf-8, */*;q=0.1", "text/csv; charset=utf-8"),
+            ("application/x-ndjson", "application/x-ndjson"),
+            ("application/json, text/csv", "application/json"),
+            ("text/html, */*", "application/json"),
+        ],
+    )
+    def test_is_a_file_too_where_that_is_accepted(self, as_viewer, add_job, accepted, kind):
+        add_job()
+
+        response = as_viewer.get(AUDIT, headers={"Accept": accepted})
+
+        assert response.status_code == 200
+        assert response.headers["Content-Type"] == kind
+
+    def test_refuses_as_a_problem_whatever_is_accepted(self, as_viewer):
+        accepted = {"Accept": "text/csv"}
+        refused = as_viewer.get(AUDIT, {"page": "2"}, headers=accepted)
+
+        problem = assert_problem(refused, 400, "invalid_request")
+        assert problem["errors"][0]["field"] == "page"
+        nothing = as_viewer.get(AUDIT, headers={"Accept": "image/png"})
+        assert_problem(nothing, 406, "not_acceptable")
+
     @pytest.mark.parametrize("accepted", ["text/csv", "*/*", "application/json"])
     def test_format_decides_whatever_is_accepted(self, as_viewer, accepted):
         response = as_viewer.get(AUDIT, {"format": "csv"}, headers={"Accept": accepted})
