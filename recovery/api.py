@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 from uuid import UUID
 
-from django.http import Http404
 from django.urls import path
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter, extend_schema
 from rest_framework import serializers, status
@@ -26,7 +25,7 @@ from scheduling.api.read_schema import (
 )
 from scheduling.api.serializers import OptionalIdField
 from scheduling.domain.actors import Operation
-from scheduling.domain.errors import InvalidRequestError
+from scheduling.domain.errors import InvalidRequestError, RecoveryRunNotFoundError
 
 RUN_ID = OpenApiParameter(
     "runId",
@@ -195,11 +194,11 @@ class RecoveryRunDetail(ApiView):
         try:
             run_id = UUID(runId)
         except ValueError:
-            raise Http404 from None
+            raise RecoveryRunNotFoundError("no run has an id of that form") from None
         run = RecoveryRun.objects.filter(run_id=run_id).first()
         # Python's UUID also takes braces, a prefix, and hyphens anywhere.
         if run is None or str(run_id) != runId.lower():
-            raise Http404
+            raise RecoveryRunNotFoundError(f"there is no run {runId}")
         return Response(run.show())
 
 

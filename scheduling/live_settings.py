@@ -87,7 +87,8 @@ class Live:
                 **{**self.group.model_dump(), self.field_name: value}
             )
         except ValidationError as error:
-            raise ValueError(str(error.errors()[0]["msg"])) from None
+            told = str(error.errors()[0]["msg"]).removeprefix("Value error, ")
+            raise ValueError(told) from None
         return cast("bool | int", getattr(changed, self.field_name))
 
 

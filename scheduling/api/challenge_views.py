@@ -1,6 +1,5 @@
 """What was last read of each challenge (contract, section 4)."""
 
-from django.http import Http404
 from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -15,6 +14,7 @@ from scheduling.api.challenge_schema import (
 )
 from scheduling.api.paging import PAGE_PARAMETERS, read_page
 from scheduling.api.read_schema import answers, page_example
+from scheduling.domain.errors import ChallengeNotFoundError
 from scheduling.domain.phases import parse_query_id
 from scheduling.models import Challenge
 from scheduling.queries.challenges import (
@@ -75,8 +75,8 @@ class ChallengeDetail(ApiView):
         try:
             challenge_id = parse_query_id(challengeId)
         except ValueError:
-            raise Http404 from None
+            raise ChallengeNotFoundError("no challenge has an id of that form") from None
         found = list(Challenge.objects.filter(challenge_id=challenge_id))
         if not found:
-            raise Http404
+            raise ChallengeNotFoundError(f"challenge {challengeId} was never read")
         return Response(show_challenges(found)[0])

@@ -59,6 +59,11 @@ def precondition_of(
                 'If-Match has no tag: send the ETag as it came, with its quotes (")',
                 jobId=job.job_id,
             )
+        if all(tag.startswith("W/") for tag in tags):
+            raise PreconditionFailedError(
+                "If-Match compares strongly: send the ETag as it came, without W/",
+                jobId=job.job_id,
+            )
         raise PreconditionFailedError(
             f"job {job.job_id} is not, or no longer, as If-Match demands: read it again",
             jobId=job.job_id,

@@ -147,7 +147,9 @@ class RefreshToken(_OwnKeys, simplejwt.RefreshToken):
         """
         is_first = token_families.spend(**self._row(user))
         if not is_first or token_families.is_revoked(self.family):
-            raise SpentTokenError("Token is blacklisted")
+            raise SpentTokenError(
+                "This refresh token was used before or its log-in has ended: log in again."
+            )
 
     def renew(self, user: AbstractBaseUser) -> None:
         """Become the next token of the family, with the roles of now."""

@@ -115,6 +115,12 @@ def is_permitted(role: Role, operation: Operation) -> bool:
     return operation in ALLOWED_OPERATIONS[role]
 
 
+def least_role(operation: Operation) -> Role:
+    """Return the least of the roles of people that may do an operation."""
+    people = (Role.VIEWER, Role.OPERATOR, Role.ADMIN)
+    return next(role for role in people if is_permitted(role, operation))
+
+
 def authorize(actor: Actor, operation: Operation) -> None:
     """Refuse an actor whose role may not do the operation.
 
@@ -123,7 +129,8 @@ def authorize(actor: Actor, operation: Operation) -> None:
     """
     if not is_permitted(actor.role, operation):
         raise OperationNotPermittedError(
-            f"the role {actor.role.value} may not {operation.value.replace('_', ' ')}",
+            f"the role {actor.role.value} may not {operation.value.replace('_', ' ')}: "
+            f"that takes the role {least_role(operation).value}",
             operation=operation.value,
             role=actor.role.value,
         )

@@ -36,9 +36,9 @@ class InvalidPhaseDataError(SchedulingError):
     category = Category.VALIDATION
 
     def __init__(self, errors: list[tuple[str, str]]) -> None:
-        super().__init__(
-            "; ".join(f"{field}: {message}" for field, message in errors), errors=errors
-        )
+        # Without a field it is about the whole.
+        told = (f"{field}: {message}" if field else message for field, message in errors)
+        super().__init__("; ".join(told), errors=errors)
         self.errors = errors
 
 
@@ -153,6 +153,18 @@ class ConflictError(SchedulingError):
 
 class DeadLetterNotFoundError(SchedulingError):
     """No dead letter has that id."""
+
+    code = "not_found"
+
+
+class ChallengeNotFoundError(SchedulingError):
+    """No challenge of that id was ever read."""
+
+    code = "not_found"
+
+
+class RecoveryRunNotFoundError(SchedulingError):
+    """No run of recovery has that id."""
 
     code = "not_found"
 

@@ -244,6 +244,12 @@ class ScheduledTransition(models.Model):
         return TransitionStatus(self.status)
 
     @property
+    def told_status(self) -> str:
+        """The status in words, with the job that took its place."""
+        replaced = f", was replaced by {self.replaced_by}" if self.replaced_by else ""
+        return f"{self.status}{replaced}"
+
+    @property
     def is_live(self) -> bool:
         """Whether it is scheduled or running."""
         return self.current_status in LIVE

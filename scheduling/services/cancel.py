@@ -85,9 +85,7 @@ def check_cancellable(job: ScheduledTransition) -> None:
     is_dealt_with = bool(job.replaced_by)
     if not may_change(job.current_status, TransitionStatus.CANCELLED) or is_dealt_with:
         raise JobNotCancellableError(
-            f"job {job.job_id} is {job.status}"
-            + (f" and was replaced by {job.replaced_by}" if is_dealt_with else "")
-            + " and can't be cancelled",
+            f"job {job.job_id} is {job.told_status} and can't be cancelled",
             status=job.status,
         )
 

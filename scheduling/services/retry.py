@@ -85,9 +85,7 @@ def check_retryable(job: ScheduledTransition) -> None:
     """
     if job.current_status is not TransitionStatus.FAILED or job.replaced_by:
         raise JobNotRetryableError(
-            f"job {job.job_id} is {job.status}"
-            + (f", was replaced by {job.replaced_by}" if job.replaced_by else "")
-            + " and can't be retried",
+            f"job {job.job_id} is {job.told_status} and can't be retried",
             status=job.status,
         )
 

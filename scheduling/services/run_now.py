@@ -72,7 +72,7 @@ def check_runnable(job: ScheduledTransition) -> None:
     """
     if job.current_status not in RUNNABLE:
         raise JobNotRunnableError(
-            f"job {job.job_id} is {job.status} and can't be run", status=job.status
+            f"job {job.job_id} is {job.told_status} and can't be run", status=job.status
         )
 
 

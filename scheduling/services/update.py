@@ -204,7 +204,8 @@ def check_updatable(job: ScheduledTransition) -> None:
     """
     if job.current_status is not TransitionStatus.SCHEDULED:
         raise JobNotUpdatableError(
-            f"job {job.job_id} is {job.status} and can't be updated", status=job.status
+            f"job {job.job_id} is {job.told_status} and can't be updated",
+            status=job.status,
         )
 
 

@@ -144,7 +144,8 @@ class TestShow:
         "name", ["7f3c2a10-5b6d-4e8f-9a01-23456789abcd", "7", "x" * 300, "%00"]
     )
     def test_knows_no_other(self, as_viewer, name):
-        assert_problem(as_viewer.get(f"{RUNS}{name}/"), 404, "not_found")
+        problem = assert_problem(as_viewer.get(f"{RUNS}{name}/"), 404, "not_found")
+        assert " run " in problem["detail"]
 
     @pytest.mark.parametrize("spelling", ["{%s}", "urn:uuid:%s"])
     def test_knows_a_run_by_one_spelling_only(self, as_viewer, spelling):

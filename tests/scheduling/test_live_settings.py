@@ -82,6 +82,7 @@ class TestChangeSettings:
             ("RECOVERY_SYNC_INTERVAL", 999),
             ("SCHEDULER_JOB_TIMEOUT", 5_000),
             ("RECOVERY_OVERDUE_STRATEGY", "os.system"),
+            ("SCHEDULER_MIN_SCHEDULE_ADVANCE", 7_776_000_001),
             ("SECRET_KEY", "x"),
             ("scheduler_max_retries", 5),
         ],
@@ -91,6 +92,7 @@ class TestChangeSettings:
             change(**{name: value, "SCHEDULER_RETRY_DELAY": 200})
 
         assert [field for field, _ in refusal.value.errors] == [name]
+        assert "Value error" not in refusal.value.detail
         assert not Constance.objects.exists()
 
     @pytest.mark.parametrize("reason", [None, " "])

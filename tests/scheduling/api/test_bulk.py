@@ -71,6 +71,7 @@ class TestBulk:
         errors = [one["error"] for one in answer["results"][1:]]
         assert [error["status"] for error in errors] == [400, 409, 400, 400, 400, 400, 400]
         assert errors[1]["jobId"] == live.job_id
+        assert errors[4]["detail"] == errors[5]["detail"] == "must be an object"
         assert errors[0]["errors"] == [
             {"field": "state", "message": "must be START or END"}
         ]

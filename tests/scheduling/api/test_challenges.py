@@ -113,7 +113,8 @@ class TestChallenge:
 
     @pytest.mark.parametrize("path", ["7", "0", "x", "1.5", UUID, "%00", "9" * 40])
     def test_an_unknown_one_is_not_found(self, as_viewer, path):
-        assert_problem(as_viewer.get(f"{CHALLENGES}{path}/"), 404, "not_found")
+        problem = assert_problem(as_viewer.get(f"{CHALLENGES}{path}/"), 404, "not_found")
+        assert "challenge" in problem["detail"]
 
 
 class TestListChallenges:

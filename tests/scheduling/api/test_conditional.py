@@ -124,6 +124,7 @@ class TestIfMatch:
         problem = assert_problem(response, 412, "precondition_failed")
         assert problem["jobId"] == job.job_id
         assert ("with its quotes" in problem["detail"]) is ('"' not in header)
+        assert ("without W/" in problem["detail"]) is header.startswith("W/")
         assert state_of(job) == before
 
     @ALL_WRITES

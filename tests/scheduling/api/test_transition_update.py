@@ -52,6 +52,9 @@ class TestUpdate:
         was = client.get(f"{TRANSITIONS}{old.job_id}/").json()
         assert (was["status"], was["replacedBy"]) == ("cancelled", new["jobId"])
         assert was["endTime"] == format_instant(old.due_at)
+        again = change(client, old.job_id, {"endTime": format_instant(later)})
+        problem = assert_problem(again, 409, "job_not_updatable")
+        assert f"was replaced by {new['jobId']}" in problem["detail"]
 
     def test_says_where_the_new_job_is(self, as_operator, add_job, later):
         response = change(as_operator, add_job().job_id, {"endTime": format_instant(later)})

@@ -48,7 +48,9 @@ class TestAuthorize:
             authorize(user_actor("victor", role=Role.VIEWER), Operation.RUN_NOW)
 
         assert caught.value.code == "permission_denied"
-        assert "viewer may not run now" in str(caught.value)
+        assert str(caught.value) == (
+            "the role viewer may not run now: that takes the role operator"
+        )
 
     def test_returns_quietly_when_permitted(self):
         authorize(kafka_actor("admin"), Operation.SCHEDULE)
