@@ -196,6 +196,8 @@ def _of_framework(exc: APIException) -> Problem:
         detail = str(exc.detail.get("detail", exc.default_detail))
     else:
         detail = str(exc.detail)
+        if detail.startswith('Unsupported media type "'):
+            detail += " Send application/json."
     return plain(exc.status_code, detail, errors=errors, headers=headers)
 
 

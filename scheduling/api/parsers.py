@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import IO, Any
 
 from rest_framework import status
-from rest_framework.exceptions import APIException, ParseError
+from rest_framework.exceptions import APIException, ParseError, UnsupportedMediaType
 from rest_framework.parsers import BaseParser
 from typing_extensions import override
 
@@ -43,10 +43,17 @@ class StrictJsonParser(BaseParser):
         """Return the object.
 
         Raises:
+            UnsupportedMediaType: They are compressed.
             PayloadTooLarge: There are more bytes than the view takes.
             ParseError: The bytes are no strict JSON, or no object.
         """
-        view = (parser_context or {}).get("view")
+        context = parser_context or {}
+        request, view = context.get("request"), context.get("view")
+        encoding = request.headers.get("Content-Encoding", "") if request else ""
+        if encoding.strip().lower() not in {"", "identity"}:
+            raise UnsupportedMediaType(
+                encoding, f"The body must be sent as it is, and not in {encoding}."
+            )
         limit: int = getattr(view, "largest_body", LARGEST_BODY)
         # One byte more tells, whatever Content-Length says.
         body = stream.read(limit + 1)

@@ -53,7 +53,7 @@ _OTHERS = (
     plain(404, "Nothing is found at this path; /api/docs/ tells what there is."),
     plain(406, "Could not satisfy the request Accept header."),
     plain(413, "The body must hold at most 262,144 bytes."),
-    plain(415, 'Unsupported media type "text/plain" in request.'),
+    plain(415, 'Unsupported media type "text/plain" in request. Send application/json.'),
     plain(429, "Request was throttled. Expected available in 5 seconds."),
     unexpected("5f0c2d3e8a9b4c7d8e9f0a1b2c3d4e5f"),
 )

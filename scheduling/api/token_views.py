@@ -55,6 +55,15 @@ class OwnTokensOnly(Base):
             raise NotFound("Tokens come from an outside issuer here.")
         super().initial(request, *args, **kwargs)
 
+    @override
+    def finalize_response(
+        self, request: Request, response: Response, *args: Any, **kwargs: Any
+    ) -> Response:
+        """Return the response; nobody keeps it (RFC 6749, section 5.1)."""
+        final = super().finalize_response(request, response, *args, **kwargs)
+        final.headers["Cache-Control"] = "no-store"
+        return final
+
 
 def only_what_answers(
     endpoints: list[tuple[str, str, str, Any]],

@@ -1,5 +1,6 @@
 """What a caller may send: no field that is not theirs, no text that breaks anything."""
 
+import gzip
 import json
 
 import pytest
@@ -242,7 +243,23 @@ class TestBodies:
 
         response = method(TRANSITIONS + path, b"{}", content_type="text/plain")
 
-        assert_problem(response, 415, "unsupported_media_type")
+        problem = assert_problem(response, 415, "unsupported_media_type")
+        assert "application/json" in problem["detail"]
+
+    @pytest.mark.parametrize("path", PATHS)
+    @pytest.mark.parametrize("coding", ["gzip", "br", "GZIP, identity"])
+    def test_are_not_compressed(self, as_operator, path, coding):
+        method = as_operator.patch if path == "job-1/" else as_operator.post
+
+        response = method(
+            TRANSITIONS + path,
+            gzip.compress(b"{}"),
+            content_type="application/json",
+            headers={"Content-Encoding": coding},
+        )
+
+        problem = assert_problem(response, 415, "unsupported_media_type")
+        assert coding in problem["detail"]
 
     def test_may_nest_as_deep_as_a_metadata_may(self, as_operator, phase_data):
         # One level is the body's own.

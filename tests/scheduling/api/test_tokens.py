@@ -206,7 +206,17 @@ class TestSpentToken:
         return first, second, third
 
     def test_is_refused(self, anonymous, tokens):
-        assert_problem(renew(anonymous, tokens[0]), 401, "not_authenticated")
+        response = renew(anonymous, tokens[0])
+
+        problem = assert_problem(response, 401, "not_authenticated")
+        assert problem["detail"].endswith("log in again.")
+        assert response.headers["Cache-Control"] == "no-store"
+
+    def test_is_kept_by_nobody_on_the_way(self, anonymous, tokens):
+        answer = renew(anonymous, tokens[2])
+
+        assert answer.status_code == 200
+        assert answer.headers["Cache-Control"] == "no-store"
 
     @pytest.mark.parametrize("spent", [0, 1])
     @pytest.mark.parametrize("use", [renew, log_out])
