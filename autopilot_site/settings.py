@@ -326,7 +326,23 @@ SIMPLE_JWT = {
 SPECTACULAR_SETTINGS = {
     "PREPROCESSING_HOOKS": ["scheduling.api.token_views.only_what_answers"],
     "TITLE": "Autopilot",
-    "DESCRIPTION": "Schedule, follow and override the timed transitions of challenges.",
+    "DESCRIPTION": """Schedule, follow and override the timed transitions of challenges.
+
+**First** ask `auth/token/` for an `access` token, with a name and a password; every other
+request brings it along as `Authorization: Bearer …`. Where an outside issuer gives the
+tokens, bring one of its. All paths end with a slash.
+
+**Bodies** are one JSON object in UTF-8, uncompressed, of at most 256 KiB (4 MiB for many
+transitions at once and for adjustments) and 64 levels. Members and query parameters that
+are unknown are refused by name. Ids are positive integers, or UUIDs as strings. Instants
+are ISO 8601 with `Z` or an offset; in an address a plus sign is written `%2B`.
+
+**Errors** are problems (RFC 9457): `code` is for programs, `detail` for people, and
+`errors` names each field that is wrong. After 429 and 503 wait for `Retry-After`.
+
+**To ask again** after a lost answer, give POST and PATCH an `Idempotency-Key`. **To change
+a job only as you have seen it,** send its `ETag` as `If-Match`.
+""",
     "VERSION": "1.0.0",
     "OAS_VERSION": "3.1.0",
     "SERVE_INCLUDE_SCHEMA": False,

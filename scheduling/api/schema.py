@@ -26,9 +26,10 @@ from scheduling.api.serializers import (
     ProblemSerializer,
     TokensSerializer,
 )
-from scheduling.domain.actors import ALLOWED_OPERATIONS, Operation, Role
+from scheduling.domain.actors import Operation, least_role
 from scheduling.domain.lifecycle import TransitionKind, TransitionStatus
 from scheduling.queries import ORDERINGS
+from scheduling.queries.jobs import LONGEST_SEARCH
 
 PROBLEM = "application/problem+json"
 # What any endpoint may answer beside its own.
@@ -85,11 +86,7 @@ class ApiSchema(AutoSchema):
         if not isinstance(self.view, ApiView):
             return ""
         operation = self.view.operations.get(self.method, Operation.VIEW)
-        return next(
-            role.value
-            for role in (Role.VIEWER, Role.OPERATOR, Role.ADMIN)
-            if operation in ALLOWED_OPERATIONS[role]
-        )
+        return least_role(operation).value
 
 
 def responses(
@@ -225,8 +222,9 @@ IDEMPOTENCY_KEY = OpenApiParameter(
     OpenApiParameter.HEADER,
     description="A key of your choice, such as a UUID, kept for 24 hours: the same request "
     "with the same key is answered as the first time and changes nothing again. With "
-    "another request, also a corrected one, the key is a conflict. What was refused before "
-    "it was understood (malformed JSON, 401, 403, 429) leaves the key free.",
+    "another request, also a corrected one, the key is a conflict, and so it is while the "
+    "first one is still at work. Others may use the same key. What was refused before it "
+    "was understood (malformed JSON, 401, 403, 429) leaves the key free.",
 )
 
 
@@ -290,7 +288,12 @@ LIST_PARAMETERS = [
     _query("dueAfter", _INSTANT_SCHEMA, "Due at this instant or later."),
     _query("dueBefore", _INSTANT_SCHEMA, "Due before this instant."),
     _query("overdue", bool, "Live jobs whose instant has passed (true), or all others."),
-    _query("search", str, "A part of the job's id, of another id or the phase's name."),
+    _query(
+        "search",
+        {"type": "string", "pattern": r"\S", "maxLength": LONGEST_SEARCH},
+        "A part of `jobId`, `projectId`, `phaseId`, `challengeId` or `phaseTypeName`, in "
+        "upper or lower case.",
+    ),
     OpenApiParameter(
         "ordering",
         str,

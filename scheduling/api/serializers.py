@@ -62,7 +62,8 @@ class PhaseDataSerializer(serializers.Serializer[Any]):
     phaseTypeName = _text()
     state = serializers.ChoiceField(choices=_STATES)
     endTime = serializers.DateTimeField(
-        help_text="The due instant, for START too: ISO 8601 with Z or an offset."
+        help_text="The due instant, for START too: ISO 8601 with Z or an offset. A second "
+        "to 90 days ahead, unless the settings say otherwise."
     )
     operator = _text(required=False, allow_null=True, help_text="Default: the login name.")
     projectStatus = _text()
