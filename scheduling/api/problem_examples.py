@@ -27,7 +27,7 @@ _FAMILY: tuple[SchedulingError, ...] = (
         "the role viewer may not schedule", operation="schedule", role="viewer"
     ),
     errors.JobNotFoundError(f"there is no job {_JOB}", jobId=_JOB),
-    errors.DuplicateJobError(_JOB),
+    errors.DuplicateJobError(_JOB, "2030-01-01T00:00:00.000Z"),
     errors.JobNotCancellableError(
         f"job {_JOB} is completed and can't be cancelled", status="completed"
     ),

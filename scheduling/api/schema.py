@@ -26,7 +26,7 @@ from scheduling.api.serializers import (
     ProblemSerializer,
     TokensSerializer,
 )
-from scheduling.domain.actors import Operation, least_role
+from scheduling.domain.actors import Operation, Role, least_role
 from scheduling.domain.lifecycle import TransitionKind, TransitionStatus
 from scheduling.queries import ORDERINGS
 from scheduling.queries.jobs import LONGEST_SEARCH
@@ -78,15 +78,15 @@ class ApiSchema(AutoSchema):
         role = self._least_role()
         if operation and role:
             told = operation.get("description", "")
-            operation["description"] = f"{told} Needs the role `{role}`.".lstrip()
+            needs = f"Needs the role `{role.value}`."
+            operation["description"] = f"{told} {needs}".lstrip()
         return operation
 
-    def _least_role(self) -> str:
-        """Return the least of the roles that may; empty where no token is asked for."""
+    def _least_role(self) -> Role | None:
+        """Return the least of the roles that may; None where no token is asked for."""
         if not isinstance(self.view, ApiView):
-            return ""
-        operation = self.view.operations.get(self.method, Operation.VIEW)
-        return least_role(operation).value
+            return None
+        return least_role(self.view.operations.get(self.method, Operation.VIEW))
 
 
 def responses(

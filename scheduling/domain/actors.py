@@ -115,10 +115,10 @@ def is_permitted(role: Role, operation: Operation) -> bool:
     return operation in ALLOWED_OPERATIONS[role]
 
 
-def least_role(operation: Operation) -> Role:
-    """Return the least of the roles of people that may do an operation."""
+def least_role(operation: Operation) -> Role | None:
+    """Return the least of people's roles that may do an operation; None for none."""
     people = (Role.VIEWER, Role.OPERATOR, Role.ADMIN)
-    return next(role for role in people if is_permitted(role, operation))
+    return next((role for role in people if is_permitted(role, operation)), None)
 
 
 def authorize(actor: Actor, operation: Operation) -> None:
@@ -128,9 +128,10 @@ def authorize(actor: Actor, operation: Operation) -> None:
         OperationNotPermittedError: The role's row in the table lacks the operation.
     """
     if not is_permitted(actor.role, operation):
+        least = least_role(operation)
         raise OperationNotPermittedError(
-            f"the role {actor.role.value} may not {operation.value.replace('_', ' ')}: "
-            f"that takes the role {least_role(operation).value}",
+            f"the role {actor.role.value} may not {operation.value.replace('_', ' ')}"
+            + (f": that takes the role {least.value}" if least else ""),
             operation=operation.value,
             role=actor.role.value,
         )

@@ -106,10 +106,12 @@ class DuplicateJobError(SchedulingError):
 
     code = "duplicate_job"
 
-    def __init__(self, job_id: str) -> None:
-        super().__init__(f"the transition is already scheduled as {job_id}")
+    def __init__(self, job_id: str, instant: str = "") -> None:
+        due = f", due {instant}" if instant else ""
+        super().__init__(
+            f"the transition is already scheduled as {job_id}{due}", jobId=job_id
+        )
         self.job_id = job_id
-        self.values = {"jobId": job_id}
 
 
 class JobNotCancellableError(SchedulingError):

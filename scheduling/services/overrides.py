@@ -19,7 +19,7 @@ from scheduling.domain.errors import (
     SchedulingError,
 )
 from scheduling.domain.lifecycle import LIVE, TransitionStatus
-from scheduling.domain.phases import PhaseData
+from scheduling.domain.phases import PhaseData, format_instant
 from scheduling.models import ScheduledTransition
 from scheduling.services.adjust import find_conflicts, to_the_millisecond
 from scheduling.services.cancel import (
@@ -296,7 +296,9 @@ def _rivalry(
     if rival is None or rival.pk == job.pk:
         return None
     if override is Override.SCHEDULE:
-        return None if rival.due_at == due_at else DuplicateJobError(rival.job_id)
+        if rival.due_at == due_at:
+            return None
+        return DuplicateJobError(rival.job_id, format_instant(rival.due_at))
     error = JobNotRunnableError if override is Override.RUN_NOW else JobNotRetryableError
     return error(f"another job of the same transition is live: {rival.job_id}")
 

@@ -261,7 +261,7 @@ def _decide(
     if standing is not None:
         if standing.due_at == item.end_time:
             return Scheduled(job=standing, is_new=False)
-        return DuplicateJobError(standing.job_id)
+        return DuplicateJobError(standing.job_id, format_instant(standing.due_at))
     error = window.error(item.end_time)
     if error is not None:
         return error

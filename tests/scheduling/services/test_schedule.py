@@ -128,6 +128,7 @@ class TestScheduleTransition:
 
         assert caught.value.job_id == first.job.job_id
         assert caught.value.code == "duplicate_job"
+        assert f"due {format_instant(first.job.due_at)}" in caught.value.detail
         assert AuditEntry.objects.count() == 1
 
     def test_a_running_job_counts_as_live(self, schedule, now):
