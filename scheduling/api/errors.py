@@ -12,7 +12,7 @@ from django.db import DatabaseError, InterfaceError, InternalError, OperationalE
 from django.http import Http404, HttpResponse, JsonResponse
 from django.utils import timezone
 from django.utils.encoding import escape_uri_path
-from rest_framework.exceptions import APIException, ValidationError
+from rest_framework.exceptions import APIException, UnsupportedMediaType, ValidationError
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -196,7 +196,7 @@ def _of_framework(exc: APIException) -> Problem:
         detail = str(exc.detail.get("detail", exc.default_detail))
     else:
         detail = str(exc.detail)
-        if detail.startswith('Unsupported media type "'):
+        if isinstance(exc, UnsupportedMediaType):
             detail += " Send application/json."
     return plain(exc.status_code, detail, errors=errors, headers=headers)
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import IO, Any
 
 from rest_framework import status
-from rest_framework.exceptions import APIException, ParseError, UnsupportedMediaType
+from rest_framework.exceptions import APIException, ParseError
 from rest_framework.parsers import BaseParser
 from typing_extensions import override
 
@@ -25,6 +25,16 @@ class PayloadTooLarge(APIException):
         super().__init__(f"The body must hold at most {limit:,} bytes.")
 
 
+class CompressedBody(APIException):
+    """The body has a content coding (RFC 9110, section 8.4), and none is read here."""
+
+    status_code = status.HTTP_415_UNSUPPORTED_MEDIA_TYPE
+    default_code = "unsupported_media_type"
+
+    def __init__(self, coding: str) -> None:
+        super().__init__(f"The body must be sent as it is, not in {coding}.")
+
+
 class StrictJsonParser(BaseParser):
     """Reads one JSON object (contract, section 1).
 
@@ -43,7 +53,7 @@ class StrictJsonParser(BaseParser):
         """Return the object.
 
         Raises:
-            UnsupportedMediaType: They are compressed.
+            CompressedBody: They are said to be compressed.
             PayloadTooLarge: There are more bytes than the view takes.
             ParseError: The bytes are no strict JSON, or no object.
         """
@@ -51,9 +61,7 @@ class StrictJsonParser(BaseParser):
         request, view = context.get("request"), context.get("view")
         encoding = request.headers.get("Content-Encoding", "") if request else ""
         if encoding.strip().lower() not in {"", "identity"}:
-            raise UnsupportedMediaType(
-                encoding, f"The body must be sent as it is, and not in {encoding}."
-            )
+            raise CompressedBody(encoding)
         limit: int = getattr(view, "largest_body", LARGEST_BODY)
         # One byte more tells, whatever Content-Length says.
         body = stream.read(limit + 1)

@@ -24,7 +24,9 @@ _FAMILY: tuple[SchedulingError, ...] = (
     ),
     errors.InvalidRequestError([("reason", "is required")]),
     errors.OperationNotPermittedError(
-        "the role viewer may not schedule", operation="schedule", role="viewer"
+        "the role viewer may not schedule: that takes the role operator",
+        operation="schedule",
+        role="viewer",
     ),
     errors.JobNotFoundError(f"there is no job {_JOB}", jobId=_JOB),
     errors.DuplicateJobError(_JOB, "2030-01-01T00:00:00.000Z"),
