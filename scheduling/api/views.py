@@ -230,6 +230,8 @@ class NothingHere(APIView):
 
     authentication_classes = ()
     permission_classes = ()
+    # `Allow` is to name none.
+    http_method_names = []
 
     @override
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:

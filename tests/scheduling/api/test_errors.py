@@ -157,7 +157,10 @@ class TestEveryAnswerUnderApi:
     ):
         settings.DEBUG = is_debugging
 
-        assert_problem(getattr(client, method)(path), 404, "not_found")
+        response = getattr(client, method)(path)
+
+        assert_problem(response, 404, "not_found")
+        assert response.headers.get("Allow", "") == ""
 
     def test_is_a_problem_for_a_host_that_is_not_served(self, db):
         response = Client(SERVER_NAME="evil.example").get(TRANSITIONS)
