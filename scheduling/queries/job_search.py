@@ -1,7 +1,7 @@
 """Jobs by a part of an id or of the phase's name, where the indexes of texts help."""
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 from functools import partial
 from heapq import merge
@@ -30,8 +30,12 @@ from scheduling.queries.counting import MOST_COUNTED_IN_SEARCH, estimate_rows
 MOST_FOUND: Final = 20_000
 # The same, where texts are sorted in place of jobs.
 MOST_SORTED: Final = 150_000
+# Where one in so many of all has it, a page is full sooner by a look at each.
+LEAST_PART: Final = 8
 # Audit entries that no text reaches yet, which are looked through.
 MOST_BEHIND: Final = 20_000
+# The same, where a look at the jobs themselves soon has enough.
+MOST_BEHIND_COMMON: Final = 2_000
 # A row id that none has.
 _NO_JOB: Final = 0
 _BIGRAM: Final = 2
@@ -158,10 +162,13 @@ class DueOrder:
         # All of those behind may come before them.
         low = max(0, start - len(self._behind))
         kept = list(self._places[low:upto])
+        known = set(kept)
+        # Some texts may have been kept in between.
+        behind = [place for place in self._behind if place not in known]
         if len(kept) < upto - low:
-            self._number = low + len(kept) + len(self._behind)
+            self._number = low + len(kept) + len(behind)
         # The first of those kept has its true place in it, and so has all after it.
-        merged = list(self._merge(kept, self._behind))
+        merged = list(self._merge(kept, behind))
         return merged[start - low : stop - low] if kept or not low else []
 
     def count(self, *, at_least: int) -> int:
@@ -175,59 +182,72 @@ def find_in_due_order(
     text: str,
     *,
     is_descending: bool,
-    due: Q,
+    due: Mapping[str, datetime],
     among: QuerySet[ScheduledTransition] | None = None,
 ) -> DueOrder | None:
-    """Return the jobs that have it; None where the texts can't tell.
+    """Return the jobs that have it; None where the texts can't tell, or not as soon.
 
     They can't where nobody keeps them, while they are too far behind, and after an upgrade
     until all are ready.
 
     Args:
-        due: A condition of `due_at`, which texts have like jobs.
+        due: Conditions of the due instant, by Django's names such as `gte`.
         among: The jobs that may be found; None for all.
     """
-    # First of all: a text that is added meanwhile is one of those behind, or too new.
+    # First of all: what is added meanwhile is one of those behind, or too new.
     reach = _reach(text, needs_ready=True)
     if reach is None:
         return None
-    behind = _behind(text, reach)
     texts, likely = _look_up(text)
+    is_common = texts is None or likely > MOST_SORTED
+    if is_common and (among is not None or _lag(reach) > MOST_BEHIND_COMMON):
+        # The jobs' own indexes are in due order too, and know new jobs and other filters.
+        return None
     order: Combinable = F("due_at")
-    if texts is None or likely > MOST_SORTED:
+    column = "due_at"
+    if texts is None or is_common:
         texts = _walked(text)
     else:
         # No index has the order of a sum: the planner shall not walk.
         order += timedelta(0)
-    texts = texts.filter(due).exclude(pk__in=behind)
+        # Nor through a part of the order, to ask each text for its pairs.
+        column = "due_at" if _TRIGRAM.search(text) else "due"
+    texts = texts.annotate(due=order).filter(**_renamed(due, column))
     if among is not None:
         texts = texts.filter(pk__in=among.order_by().values("pk"))
     jobs = ScheduledTransition.objects.all() if among is None else among
-    jobs = jobs.filter(due, pk__in=behind).order_by()
     is_all = among is None and not due
     return DueOrder(
-        texts.annotate(due=order).values_list("due", "pk"),
-        behind=jobs.values_list("due_at", "pk"),
+        texts.values_list("due", "pk"),
+        behind=_behind(text, reach, among=jobs.filter(**_renamed(due, "due_at"))),
         is_descending=is_descending,
         estimate=lambda: likely if is_all else estimate_rows(texts),
     )
 
 
+def _renamed(lookups: Mapping[str, datetime], column: str) -> dict[str, datetime]:
+    """Return conditions of a column."""
+    return {f"{column}__{lookup}": value for lookup, value in lookups.items()}
+
+
 def _look_up(text: str) -> tuple[QuerySet[JobText] | None, int]:
     """Return the texts that have it, and how many they seem to be.
 
-    None in place of the texts where no index knows them: for a text without a trigram that
-    upper case makes longer.
+    None in place of the texts where a look at each is sooner: where a large part of them
+    has it, and for a text without a trigram that upper case makes longer.
     """
-    if _TRIGRAM.search(text):
-        by_trigrams = JobText.objects.filter(text__icontains=text)
-        return by_trigrams, estimate_rows(by_trigrams)
-    # It may have other pairs then.
-    if len(text.upper()) != len(text):
-        return None, estimate_rows(JobText.objects.filter(_has(text)))
-    by_pairs = JobText.objects.filter(_HasBigrams(text))
-    is_pair = len(text) <= _BIGRAM
-    return by_pairs if is_pair else by_pairs.filter(_has(text)), estimate_rows(by_pairs)
+    has_trigram = bool(_TRIGRAM.search(text))
+    found = JobText.objects.filter(text__icontains=text)
+    if not has_trigram:
+        # It may have other pairs then.
+        if len(text.upper()) != len(text):
+            return None, estimate_rows(JobText.objects.filter(_has(text)))
+        found = JobText.objects.filter(_HasBigrams(text))
+    likely = estimate_rows(found)
+    if likely * LEAST_PART > estimate_rows(JobText.objects.all()):
+        return None, likely
+    is_whole = has_trigram or len(text) <= _BIGRAM
+    return found if is_whole else found.filter(_has(text)), likely
 
 
 def _walked(text: str) -> QuerySet[JobText]:
@@ -284,15 +304,22 @@ def _ask_index(text: str, *, most: int) -> _Answer:
     # First of all: what is added meanwhile is found twice, and not never.
     has_trigram = bool(_TRIGRAM.search(text))
     reach = _reach(text, needs_ready=not has_trigram)
-    kept, likely = _look_up(text)
-    if kept is None or reach is None:
+    if reach is None:
         # Two letters stand in very many of these ids.
         return _UNKNOWN if has_trigram else _FREQUENT
+    kept, likely = _look_up(text)
     # To count them takes long exactly where the figures are right.
     if likely > 2 * most:
         return _FREQUENT
+    if kept is None:
+        if not has_trigram:
+            return _FREQUENT
+        kept = JobText.objects.filter(text__icontains=text)
     number = kept[: most + 1].count()
-    behind = _behind(text, reach)[: most + 1] if number <= most else []
+    everything = ScheduledTransition.objects.all()
+    behind = []
+    if number <= most:
+        behind = [key for _, key in _behind(text, reach, among=everything)[: most + 1]]
     if number + len(behind) > most:
         return _FREQUENT
     return _Answer(kept, behind, is_frequent=False)
@@ -308,17 +335,24 @@ def _reach(text: str, *, needs_ready: bool) -> Reach | None:
     reach = None if SEPARATOR in text else Reach.read()
     if reach is None or (needs_ready and JobText.objects.filter(UNREADY).exists()):
         return None
+    return reach if _lag(reach) <= MOST_BEHIND else None
+
+
+def _lag(reach: Reach) -> int:
+    """Return how many audit entries no text reaches yet, at most."""
     newest = AuditEntry.objects.aggregate(newest=Max("id"))["newest"] or 0
-    return reach if newest - reach.last_id <= MOST_BEHIND else None
+    return int(newest - reach.last_id)
 
 
-def _behind(text: str, reach: Reach) -> list[int]:
-    """Return the row ids of the jobs that have it and whose texts aren't kept yet."""
+def _behind(
+    text: str, reach: Reach, *, among: QuerySet[ScheduledTransition]
+) -> list[_Place]:
+    """Return the places of jobs that have it and whose texts aren't kept yet."""
     entries = Q(id__gt=reach.last_id)
     for span in reach.waiting:
         entries |= Q(id__range=span)
     new = AuditEntry.objects.filter(entries, old_status="").exclude(job_id="")
     # Two steps: the planner, whose figures lag behind, would look through all jobs.
-    job_ids = list(new.values_list("job_id", flat=True).distinct())
-    jobs = ScheduledTransition.objects.filter(part_of_a_text(text), job_id__in=job_ids)
-    return list(jobs.order_by().values_list("pk", flat=True)) if job_ids else []
+    job_ids = list(new.order_by().values_list("job_id", flat=True).distinct())
+    jobs = among.filter(part_of_a_text(text), job_id__in=job_ids).order_by()
+    return list(jobs.values_list("due_at", "pk")) if job_ids else []

@@ -120,7 +120,7 @@ FILTERS: dict[str, tuple[Callable[[object], Any], Condition]] = {
 }
 
 # Those of them that know a job by its due instant alone.
-_OF_DUE_INSTANT: Final = frozenset({"due_after", "due_before"})
+_OF_DUE_INSTANT: Final = {"due_after": "gte", "due_before": "lt"}
 
 
 def list_jobs(
@@ -191,10 +191,11 @@ def search_in_due_order(filters: Mapping[str, Any], *, now: datetime) -> DueOrde
         return None
     # Here it tells of wrong values.
     list_jobs(rest, now=now, live_by_default=False)
-    due = Q()
-    for name in _OF_DUE_INSTANT & rest.keys():
-        parse, condition = FILTERS[name]
-        due &= condition(parse(rest.pop(name)), now)
+    due = {
+        lookup: _parse_instant(rest.pop(name))
+        for name, lookup in _OF_DUE_INSTANT.items()
+        if name in rest
+    }
     among = list_jobs(rest, now=now, live_by_default=False) if rest else None
     return find_in_due_order(text, is_descending=is_descending, due=due, among=among)
 

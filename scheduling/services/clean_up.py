@@ -14,7 +14,13 @@ from scheduling.conf import scheduler_settings
 from scheduling.domain.actors import SCHEDULER
 from scheduling.domain.lifecycle import TransitionStatus
 from scheduling.domain.phases import format_instant
-from scheduling.models import JobText, ScheduledTransition, SettledTransition
+from scheduling.models import (
+    JobText,
+    RunningTotal,
+    ScheduledTransition,
+    SettledTransition,
+)
+from scheduling.models.job_text import REACH
 from scheduling.services.audit import entry
 
 BATCH = 500
@@ -72,6 +78,8 @@ def _archive(jobs: Sequence[ScheduledTransition], *, now: datetime) -> None:
     )
     _remember_settled(jobs, now=now)
     keys = [job.pk for job in jobs]
+    # Whoever keeps texts of these at this moment comes to an end first: its own would stay.
+    list(RunningTotal.objects.select_for_update().filter(name=REACH))
     JobText.objects.filter(pk__in=keys).delete()
     ScheduledTransition.objects.filter(pk__in=keys).delete()
 

@@ -3,6 +3,7 @@
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import timedelta
 from importlib import import_module
 
@@ -11,7 +12,7 @@ from django.apps import apps
 from django.db import connection, connections, transaction
 from django.db.models.functions import Lower, Upper
 
-from scheduling.adapters.job_texts import is_indexed, ready_some
+from scheduling.adapters.job_texts import follow_one_seal, is_indexed, ready_some
 from scheduling.domain.errors import InvalidRequestError
 from scheduling.models import JobText, ScheduledTransition
 from scheduling.models.job_text import INDEX_STATEMENT, Reach
@@ -207,6 +208,15 @@ class TestSearch:
 
         assert "STRPOS" in listed("Registration", now)[1]
 
+    def test_asks_no_text_for_its_pairs_where_a_large_part_has_them(self, now, monkeypatch):
+        monkeypatch.setattr(job_search, "LEAST_PART", 10**9)
+        make_job(now=now)
+        follow_all(now)
+
+        assert find("gi") is None
+        assert "STRPOS" in listed("gi", now)[1]
+        assert "scheduling_jobtext" in listed("registration", now)[1]
+
     def test_asks_the_index_for_what_has_a_border_in_it(self, now):
         job = make_job(now=now, phase_type_name="Round b-77")
         follow_all(now)
@@ -232,8 +242,9 @@ class TestFindInDueOrder:
     @pytest.fixture(params=["sorted", "walked", "behind", "part behind"])
     def four(self, request, now, monkeypatch):
         """Return four jobs in due order, of which two are due at one instant."""
-        if request.param == "walked":
-            monkeypatch.setattr(job_search, "MOST_SORTED", -1)
+        is_walk = request.param == "walked"
+        # So few rows are all a large part of them.
+        monkeypatch.setattr(job_search, "LEAST_PART", 10**9 if is_walk else 0)
         make_job(now=now, due_in=60, phase_type_name="Other")
         follow_all(now)
         jobs = []
@@ -272,23 +283,31 @@ class TestFindInDueOrder:
             ({"overdue": "true"}, []),
         ],
     )
-    def test_knows_the_other_filters(self, now, four, more, places):
-        filters = {"search": "registration", **more}
+    @pytest.mark.parametrize("text", ["registration", "gi"])
+    def test_knows_the_other_filters(self, now, four, more, places, text):
+        filters = {"search": text, **more}
         for name in {"due_after", "due_before"} & more.keys():
             filters[name] = (now + timedelta(seconds=more[name])).isoformat()
         rows = list(list_jobs(filters, now=now, live_by_default=False))
 
         found = search_in_due_order(filters, now=now)
 
-        assert found.cut(0, 10) == rows == [four[place] for place in places]
+        assert rows == [four[place] for place in places]
+        # Where many have it, the jobs' own indexes serve other filters sooner.
+        if job_search.LEAST_PART and set(more) - {"due_after", "due_before"}:
+            assert found is None
+        else:
+            assert found.cut(0, 10) == rows
 
     @pytest.mark.parametrize("name", ["project_id", "phase_id"])
     def test_finds_among_what_an_id_names(self, now, four, name):
         value = getattr(four[2], name)
 
+        rows = list_jobs({"search": "re", name: value}, now=now, live_by_default=False)
         found = search_in_due_order({"search": "re", name: value}, now=now)
 
-        assert found.cut(0, 10) == [job for job in four if getattr(job, name) == value]
+        shown = list(rows) if job_search.LEAST_PART else found.cut(0, 10)
+        assert shown == [job for job in four if getattr(job, name) == value]
 
     def test_counts_as_far_as_it_says_and_estimates_beyond(self, now, four, monkeypatch):
         follow_all(now)
@@ -297,7 +316,10 @@ class TestFindInDueOrder:
         estimate = lambda rows: 77 if jobs in str(rows.query) else 99  # noqa: E731
         monkeypatch.setattr(job_search, "estimate_rows", estimate)
 
-        for more, number in ({}, 99), ({"state": "END"}, 77):
+        due = {"due_after": now.isoformat()}
+        for more, number in ({}, 99), (due | {"state": "END"}, 77):
+            if more and job_search.LEAST_PART:
+                continue
             found = search_in_due_order({"search": "registration", **more}, now=now)
             assert found.cut(0, 2) == four[:2]
             assert found.count(at_least=3) == number
@@ -333,6 +355,17 @@ class TestFindInDueOrder:
 
         assert search_in_due_order({"search": "registration"}, now=now) is None
 
+    def test_leaves_to_the_list_what_many_have_and_is_behind(self, now, monkeypatch):
+        monkeypatch.setattr(job_search, "MOST_BEHIND_COMMON", 0)
+        make_job(now=now)
+        follow_all(now)
+        job = make_job(now=now)
+        for part, is_left in ((10**9, True), (0, False)):
+            monkeypatch.setattr(job_search, "LEAST_PART", part)
+            found = search_in_due_order({"search": "registration"}, now=now)
+            assert (found is None) is is_left
+        assert job in found.cut(0, 9)
+
     def test_shows_a_job_once_whose_text_is_kept_meanwhile(self, now, four, monkeypatch):
         job = make_job(now=now, due_in=100)
         look_up = job_search._look_up
@@ -342,6 +375,7 @@ class TestFindInDueOrder:
             return look_up(text)
 
         monkeypatch.setattr(job_search, "_look_up", follow_and_look_up)
+        monkeypatch.setattr(job_search, "_behind", lambda *_, **__: [(job.due_at, job.pk)])
         found = search_in_due_order({"search": "registration"}, now=now)
 
         assert JobText.objects.filter(pk=job.pk).exists()
@@ -360,6 +394,7 @@ class TestFindInDueOrder:
     )
     def test_reads_the_index_that_serves_it(self, now, monkeypatch, text, most, index):
         monkeypatch.setattr(job_search, "MOST_SORTED", most)
+        monkeypatch.setattr(job_search, "LEAST_PART", 0)
         for seconds in range(100, 120):
             make_job(now=now, due_in=seconds)
         follow_all(now)
@@ -377,6 +412,19 @@ class TestFindInDueOrder:
         assert index in plan
         assert ("due_at + " in plan) == (most > 0)
         assert "Seq Scan" not in plan
+
+    def test_asks_no_text_for_its_pairs_within_a_part_of_the_order(self, now, monkeypatch):
+        monkeypatch.setattr(job_search, "LEAST_PART", 0)
+        job = make_job(now=now)
+        follow_all(now)
+
+        filters = {"search": "gi", "due_after": now.isoformat()}
+        found = search_in_due_order(filters, now=now)
+
+        assert found.cut(0, 9) == [job]
+        with transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute("SET LOCAL enable_seqscan = off")
+            assert "job_text_due_order" not in found._places.explain()
 
     def test_waits_until_the_texts_of_the_release_before_are_ready(
         self, now, four, monkeypatch
@@ -430,6 +478,45 @@ class TestJobTexts:
         clean_up(now=now)
 
         assert list(JobText.objects.values_list("pk", flat=True)) == [stays.pk]
+
+    def test_go_too_where_they_are_kept_meanwhile(self, now, settings):
+        make_job(now=now)
+        follow_all(now)
+        job = make_job(COMPLETED, now=now)
+        ScheduledTransition.objects.filter(pk=job.pk).update(finalized_at=job.created_at)
+        settings.SCHEDULER = settings.SCHEDULER.model_copy(
+            update={"max_completed_job_age": 1}
+        )
+        Sealer().seal_next(now=now)
+        kept, may_end = threading.Event(), threading.Event()
+
+        def keep():
+            try:
+                with transaction.atomic():
+                    assert follow_one_seal()
+                    kept.set()
+                    assert may_end.wait(20)
+            finally:
+                connections.close_all()
+
+        def clean():
+            try:
+                return clean_up(now=now)
+            finally:
+                connections.close_all()
+
+        with ThreadPoolExecutor(2) as pool:
+            keeping = pool.submit(keep)
+            assert kept.wait(10)
+            cleaning = pool.submit(clean)
+            with suppress(TimeoutError):
+                cleaning.result(1)
+            may_end.set()
+            keeping.result(20)
+            assert cleaning.result(20) == 1
+
+        assert not JobText.objects.filter(pk=job.pk).exists()
+        assert JobText.objects.count() == ScheduledTransition.objects.count() == 1
 
     def test_are_kept_by_the_sealers_looks(self, now):
         job = make_job(now=now)

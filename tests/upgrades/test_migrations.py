@@ -26,7 +26,7 @@ REVIEWED = {
     ("scheduling", "0014_job_texts", "RunPython"): (
         "Creates an index on an empty table that the same migration has made."
     ),
-    ("scheduling", "0018_short_searches", "RunPython"): (
+    ("scheduling", "0019_short_searches", "RunPython"): (
         "Creates a function, and builds two indexes beside the running processes."
     ),
 }

@@ -49,15 +49,10 @@ def drop(apps, schema_editor):
 class Migration(migrations.Migration):
     atomic = False
 
-    dependencies = [("scheduling", "0017_due_texts")]
+    dependencies = [("scheduling", "0018_text_form")]
 
     operations = [
         migrations.RunPython(create, drop),
-        migrations.AddField(
-            model_name="jobtext",
-            name="form",
-            field=models.SmallIntegerField(null=True),
-        ),
         _online.AddIndexOnline(
             model_name="jobtext",
             index=models.Index(
