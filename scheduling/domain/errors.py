@@ -29,10 +29,9 @@ class SchedulingError(Exception):
         self.values = values
 
 
-class InvalidPhaseDataError(SchedulingError):
-    """Phase data that cannot be understood; `errors` names each field and cause."""
+class WrongFieldsError(SchedulingError):
+    """Something that cannot be understood; `errors` names each field and cause."""
 
-    code = "invalid_phase_data"
     category = Category.VALIDATION
 
     def __init__(self, errors: list[tuple[str, str]]) -> None:
@@ -40,6 +39,12 @@ class InvalidPhaseDataError(SchedulingError):
         told = (f"{field}: {message}" if field else message for field, message in errors)
         super().__init__("; ".join(told), errors=errors)
         self.errors = errors
+
+
+class InvalidPhaseDataError(WrongFieldsError):
+    """Phase data that cannot be understood."""
+
+    code = "invalid_phase_data"
 
 
 class InvalidScheduleTimeError(SchedulingError):
@@ -76,17 +81,10 @@ class ScheduleTooFarError(OutsideWindowError):
     code = "schedule_too_far"
 
 
-class InvalidRequestError(SchedulingError):
+class InvalidRequestError(WrongFieldsError):
     """An argument beside the phase data (a reason, a filter) is not acceptable."""
 
     code = "invalid_request"
-    category = Category.VALIDATION
-
-    def __init__(self, errors: list[tuple[str, str]]) -> None:
-        super().__init__(
-            "; ".join(f"{field}: {message}" for field, message in errors), errors=errors
-        )
-        self.errors = errors
 
 
 class OperationNotPermittedError(SchedulingError):

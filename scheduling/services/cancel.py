@@ -82,8 +82,7 @@ def check_cancellable(job: ScheduledTransition) -> None:
     Raises:
         JobNotCancellableError: Its status does not allow it.
     """
-    is_dealt_with = bool(job.replaced_by)
-    if not may_change(job.current_status, TransitionStatus.CANCELLED) or is_dealt_with:
+    if not may_change(job.current_status, TransitionStatus.CANCELLED) or job.replaced_by:
         raise JobNotCancellableError(
             f"job {job.job_id} is {job.told_status} and can't be cancelled",
             status=job.status,
