@@ -198,8 +198,9 @@ def find_in_due_order(
     reach = _reach(text, needs_ready=True)
     if reach is None:
         return None
-    texts, likely = _look_up(text)
-    is_common = texts is None or likely > MOST_SORTED
+    asked = _look_up(text)
+    texts = asked.texts
+    is_common = texts is None or asked.is_large_part or asked.likely > MOST_SORTED
     if is_common and (among is not None or _lag(reach) > MOST_BEHIND_COMMON):
         # The jobs' own indexes are in due order too, and know new jobs and other filters.
         return None
@@ -211,7 +212,7 @@ def find_in_due_order(
         # No index has the order of a sum: the planner shall not walk.
         order += timedelta(0)
         # Nor through a part of the order, to ask each text for its pairs.
-        column = "due_at" if _TRIGRAM.search(text) else "due"
+        column = "due_at" if asked.has_trigram else "due"
     texts = texts.annotate(due=order).filter(**_renamed(due, column))
     if among is not None:
         texts = texts.filter(pk__in=among.order_by().values("pk"))
@@ -221,7 +222,7 @@ def find_in_due_order(
         texts.values_list("due", "pk"),
         behind=_behind(text, reach, among=jobs.filter(**_renamed(due, "due_at"))),
         is_descending=is_descending,
-        estimate=lambda: likely if is_all else estimate_rows(texts),
+        estimate=lambda: asked.likely if is_all else estimate_rows(texts),
     )
 
 
@@ -230,24 +231,38 @@ def _renamed(lookups: Mapping[str, datetime], column: str) -> dict[str, datetime
     return {f"{column}__{lookup}": value for lookup, value in lookups.items()}
 
 
-def _look_up(text: str) -> tuple[QuerySet[JobText] | None, int]:
-    """Return the texts that have it, and how many they seem to be.
+class _LookUp(NamedTuple):
+    """What an index of the texts serves.
 
-    None in place of the texts where a look at each is sooner: where a large part of them
-    has it, and for a text without a trigram that upper case makes longer.
+    texts: those that have what is searched; None where no index knows them: for a text
+    without a trigram that upper case makes longer.
+    likely: how many they seem to be.
+    is_large_part: whether these seem to be so many of all that a look at each is sooner.
     """
+
+    texts: QuerySet[JobText] | None
+    likely: int
+    has_trigram: bool
+    is_large_part: bool
+
+
+def _look_up(text: str) -> _LookUp:
+    """Return what serves a text; only the figures are asked for."""
     has_trigram = bool(_TRIGRAM.search(text))
-    found = JobText.objects.filter(text__icontains=text)
-    if not has_trigram:
-        # It may have other pairs then.
-        if len(text.upper()) != len(text):
-            return None, estimate_rows(JobText.objects.filter(_has(text)))
+    found: QuerySet[JobText] | None
+    if has_trigram:
+        found = JobText.objects.filter(text__icontains=text)
+        likely = estimate_rows(found)
+    elif len(text.upper()) == len(text):
         found = JobText.objects.filter(_HasBigrams(text))
-    likely = estimate_rows(found)
-    if likely * LEAST_PART > estimate_rows(JobText.objects.all()):
-        return None, likely
-    is_whole = has_trigram or len(text) <= _BIGRAM
-    return found if is_whole else found.filter(_has(text)), likely
+        likely = estimate_rows(found)
+        if len(text) > _BIGRAM:
+            found = found.filter(_has(text))
+    else:
+        # It may have other pairs then.
+        found, likely = None, estimate_rows(JobText.objects.filter(_has(text)))
+    is_large_part = likely * LEAST_PART > estimate_rows(JobText.objects.all())
+    return _LookUp(found, likely, has_trigram, is_large_part)
 
 
 def _walked(text: str) -> QuerySet[JobText]:
@@ -307,14 +322,13 @@ def _ask_index(text: str, *, most: int) -> _Answer:
     if reach is None:
         # Two letters stand in very many of these ids.
         return _UNKNOWN if has_trigram else _FREQUENT
-    kept, likely = _look_up(text)
-    # To count them takes long exactly where the figures are right.
-    if likely > 2 * most:
+    asked = _look_up(text)
+    kept = asked.texts
+    # To count them takes long exactly where the figures are right, and so does it to ask
+    # a large part of the texts for their pairs.
+    is_slow = asked.is_large_part and not has_trigram
+    if kept is None or is_slow or asked.likely > 2 * most:
         return _FREQUENT
-    if kept is None:
-        if not has_trigram:
-            return _FREQUENT
-        kept = JobText.objects.filter(text__icontains=text)
     number = kept[: most + 1].count()
     everything = ScheduledTransition.objects.all()
     behind = []
