@@ -41,8 +41,8 @@ MUTANTS = (
         name="whatever its status, a job is cancelled",
         file=f"{SERVICES}cancel.py",
         before="    if not may_change(job.current_status, TransitionStatus.CANCELLED)"
-        " or is_dealt_with:",
-        after="    if is_dealt_with:",
+        " or job.replaced_by:",
+        after="    if job.replaced_by:",
         tests=(f"{TESTS}test_cancel.py",),
     ),
     Mutant(
