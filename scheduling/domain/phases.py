@@ -298,6 +298,19 @@ FIELDS: tuple[tuple[str, str, Callable[[object], object], bool], ...] = (
     ("date", "date", parse_instant, False),
 )
 WIRE_NAMES = frozenset(name for name, *_ in FIELDS)
+# What a job shows beside its phase data; clients send it back with a job that they read.
+READ_ONLY_NAMES = frozenset(
+    (
+        *("jobId", "eventId", "status", "attempts", "maxAttempts", "nextAttemptAt"),
+        *("lastError", "createdAt", "updatedAt", "startedAt", "completedAt", "latenessMs"),
+        *("replaces", "replacedBy", "topicPartition", "topicOffset", "archivedAt"),
+    )
+)
+
+
+def why_not_taken(name: str) -> str:
+    """Return what is wrong with a field that phase data has no place for."""
+    return "is read-only" if name in READ_ONLY_NAMES else "is not a known field"
 
 
 def read_phase_data(data: "PhaseData | Mapping[str, object]") -> PhaseData:
@@ -310,7 +323,7 @@ def read_phase_data(data: "PhaseData | Mapping[str, object]") -> PhaseData:
     """
     given = _as_mapping(data)
     values: dict[str, Any] = {}
-    errors = [(name, "is not a known field") for name in given if name not in WIRE_NAMES]
+    errors = [(name, why_not_taken(name)) for name in given if name not in WIRE_NAMES]
     for name, attribute, parse, is_required in FIELDS:
         value = given.get(name)
         if value is None:

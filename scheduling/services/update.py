@@ -20,6 +20,7 @@ from scheduling.domain.phases import (
     PhaseData,
     is_same_json,
     read_phase_data,
+    why_not_taken,
     wire_id,
 )
 from scheduling.models import ScheduledTransition
@@ -82,8 +83,8 @@ def read_update(changes: Mapping[str, object]) -> Update:
     values: dict[str, Any] = {}
     for name, value in changes.items():
         if name not in attributes:
-            known = name in parsers
-            errors.append((name, "can't be changed" if known else "is not a known field"))
+            is_taken = name in parsers
+            errors.append((name, "can't be changed" if is_taken else why_not_taken(name)))
             continue
         try:
             values[attributes[name]] = parsers[name](value)

@@ -7,7 +7,7 @@ import pytest
 import time_machine
 
 from scheduling.domain.errors import ServiceUnavailableError
-from scheduling.domain.phases import format_instant
+from scheduling.domain.phases import WIRE_NAMES, format_instant
 from scheduling.models import AuditEntry, ScheduledTransition
 from scheduling.services.cancel import cancel_transition
 from scheduling.services.clean_up import clean_up
@@ -95,6 +95,19 @@ class TestUpdate:
             {"field": "projectId", "message": "can't be changed"},
             {"field": "foo", "message": "is not a known field"},
         ]
+
+    def test_says_of_all_that_a_job_shows_beside_phase_data_that_it_is_read_only(
+        self, as_operator, add_job
+    ):
+        job_id = add_job().job_id
+        shown = as_operator.get(f"{TRANSITIONS}{job_id}/").json()
+
+        answer = change(as_operator, job_id, shown)
+
+        errors = assert_problem(answer, 400, "invalid_request")["errors"]
+        assert {
+            error["field"] for error in errors if error["message"] == "is read-only"
+        } == shown.keys() - WIRE_NAMES
 
     def test_audits_the_user_and_the_reason(self, as_operator, add_job, later):
         old = add_job()

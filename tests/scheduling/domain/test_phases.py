@@ -415,6 +415,15 @@ class TestReadPhaseData:
 
         assert read_phase_data(data) == read_phase_data(WELL_FORMED)
 
+    def test_tells_a_read_only_field_from_an_unknown_one(self):
+        with pytest.raises(InvalidPhaseDataError) as caught:
+            read_phase_data({**WELL_FORMED, "jobId": "job-1", "jobID": "job-1"})
+
+        assert caught.value.errors == [
+            ("jobId", "is read-only"),
+            ("jobID", "is not a known field"),
+        ]
+
     def test_names_unknown_fields_and_every_wrong_one_at_once(self):
         with pytest.raises(InvalidPhaseDataError) as caught:
             read_phase_data(
