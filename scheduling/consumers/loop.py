@@ -402,6 +402,7 @@ class ConsumerLoop:
     def _assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         """Say that it begins; a rebalance may also mean a broker that is new."""
         self._must_ask_cluster = True
+        self._report.begin_assignment()
         logger.info(
             "consuming %d topics as group %s (%d partitions assigned)",
             len(self._topics),

@@ -44,6 +44,13 @@ class Report:
         """Note that it goes on."""
         self._paused_since, self._pause_reason = None, ""
 
+    def begin_assignment(self) -> None:
+        """Note that the group has dealt out its partitions anew, perhaps as before.
+
+        The client knows no place in them any more, and the group's have moved on.
+        """
+        self._committed.clear()
+
     def write(self, consumer: Consumer, *, handled: int) -> None:
         """Write the row, if the last time was long enough ago."""
         if time.monotonic() < self._written_at + EVERY_SECONDS:

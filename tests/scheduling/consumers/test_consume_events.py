@@ -16,11 +16,12 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from django.db import connection
+from django.utils import timezone
 
 from scheduling.adapters.embedded_kafka import EmbeddedKafka
 from scheduling.adapters.tcp_forwarder import TcpForwarder
 from scheduling.domain.phases import format_instant
-from scheduling.models import AuditEntry, InboxMessage, ScheduledTransition
+from scheduling.models import AuditEntry, InboxMessage, ProcessState, ScheduledTransition
 from scheduling.topics import (
     ALL_TOPICS,
     CHALLENGE_UPDATE,
@@ -31,6 +32,8 @@ from scheduling.topics import (
 
 MANAGE = Path(__file__).resolve().parents[3] / "manage.py"
 CONSUMED = list(CONSUMED_TOPICS)
+# After so long without a word a member is taken for dead.
+SESSION_SECONDS = 6
 # A real cluster keeps what earlier runs wrote: each run has ids of its own.
 _numbers = count(int(time.time() * 1000) * 1000)
 pytestmark = [pytest.mark.processes, pytest.mark.first_start, pytest.mark.timeout(90)]
@@ -335,6 +338,27 @@ class TestConsumeEventsWithoutNeighbours:
 
 @pytest.mark.usefixtures("embedded_kafka")
 class TestConsumeEventsInOutages:
+    def test_tells_no_lag_when_the_group_takes_it_in_again(self, start, send, update):
+        def lag_told_after(instant):
+            states = ProcessState.objects.filter(kind="consumer", seen_at__gt=instant)
+            return next((state.figures["lag"] for state in states), None)
+
+        started_at = timezone.now()
+        consumer = start()
+        wait_until(lambda: lag_told_after(started_at), what="the first figures")
+        values = [update() for _ in range(3)]
+        send(*values)
+        wait_for_jobs(values)
+
+        consumer.process.send_signal(signal.SIGSTOP)
+        time.sleep(SESSION_SECONDS + 4)
+        consumer.process.send_signal(signal.SIGCONT)
+        consumer.wait_for_line("partitions assigned", times=2, seconds=40)
+
+        later = timezone.now() + timedelta(seconds=3)
+        wait_until(lambda: lag_told_after(later), what="the figures")
+        assert sum(lag_told_after(later).values()) == 0
+
     def test_goes_on_when_the_broker_is_back(self, start, send, update, embedded_kafka):
         consumer = start()
         first, second = update(), update()

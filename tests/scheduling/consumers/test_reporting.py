@@ -123,6 +123,21 @@ class TestReport:
         report.write(fewer, handled=0)
         assert figures()["lag"] == {"a[1]": 0, "a[2]": 1}
 
+    @pytest.mark.usefixtures("often")
+    def test_asks_for_the_group_s_place_again_where_the_same_partitions_come_back(self):
+        report = Report()
+        report.write(
+            AssignedConsumer(("a", 0, -1001, 11), committed={("a", 0): 0}), handled=0
+        )
+        report.write(AssignedConsumer(("a", 0, 11, 11)), handled=11)
+
+        report.begin_assignment()
+        report.write(
+            AssignedConsumer(("a", 0, -1001, 11), committed={("a", 0): 11}), handled=11
+        )
+
+        assert figures()["lag"] == {"a[0]": 0}
+
     def test_tells_no_lag_that_it_does_not_know(self):
         class Lost(AssignedConsumer):
             def position(self, partitions):
