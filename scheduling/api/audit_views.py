@@ -46,8 +46,10 @@ class AuditList(ApiView):
     @override
     def perform_content_negotiation(self, request: Request, force: Any = False) -> Any:
         """Let `format` decide where it is given, whatever the client accepts."""
-        is_forced = force or "format" in request.query_params
-        return super().perform_content_negotiation(request, force=is_forced)
+        if "format" in request.query_params:
+            # Of a page and of problems; a file is not rendered.
+            return JSONRenderer(), JSONRenderer.media_type
+        return super().perform_content_negotiation(request, force=force)
 
     @extend_schema(
         operation_id="listAudit",

@@ -297,6 +297,13 @@ class TestAuditAsFile:
 
         assert response.headers["Content-Type"].startswith("text/csv")
 
+    @pytest.mark.parametrize("accepted", ["text/csv", "application/x-ndjson", "text/html"])
+    def test_a_page_is_called_what_it_is(self, as_viewer, accepted):
+        response = as_viewer.get(AUDIT, {"format": "json"}, headers={"Accept": accepted})
+
+        assert response.headers["Content-Type"] == "application/json"
+        assert response.json()["results"] == []
+
     def test_a_head_request_reads_nothing(self, as_viewer, add_entry):
         add_entry()
 
