@@ -72,6 +72,8 @@ class Gate:
             return
         scope = _with_length(scope, len(body))
         receive = _replay(bytes(body), receive)
+        if scope["method"] == "HEAD":
+            send = _without_body(send)
         if scope["path"].startswith(UNBOUNDED):
             await self.application(scope, receive, send)
             return
@@ -114,6 +116,18 @@ def _replay(body: bytes, receive: Receive) -> Receive:
         return pending.pop() if pending else await receive()
 
     return replay
+
+
+def _without_body(send: Send) -> Send:
+    """Return a `send` that leaves the body out, as an answer to HEAD has none.
+
+    Django sends it to the server, which would log a warning for each.
+    """
+
+    async def send_head(message: Message) -> None:
+        await send({**message, "body": b""} if "body" in message else message)
+
+    return send_head
 
 
 def _header(scope: Scope, wanted: bytes) -> str:

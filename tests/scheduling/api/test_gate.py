@@ -20,6 +20,7 @@ def _small_limit(settings):
 def scope_of(path="/api/v1/transitions/", **headers):
     return {
         "type": "http",
+        "method": "POST",
         "path": path,
         "headers": [(k.replace("_", "-").encode(), v.encode()) for k, v in headers.items()],
     }
@@ -144,6 +145,22 @@ class TestGate:
         sent = run(application, scope=scope_of(), messages=half)
 
         assert (application.scope, sent) == (None, [])
+
+    @pytest.mark.parametrize("path", ["/api/v1/transitions/", "/health"])
+    def test_sends_no_body_to_head(self, path):
+        async def application(scope, receive, send):
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b"told"})
+
+        sent = {
+            method: run(
+                application, scope=scope_of(path) | {"method": method}, messages=chunks(0)
+            )
+            for method in ("GET", "HEAD")
+        }
+
+        assert [message.get("body") for message in sent["GET"]] == [None, b"told"]
+        assert [message.get("body") for message in sent["HEAD"]] == [None, b""]
 
     def test_lets_so_many_in_at_a_time_and_livez_always(self, monkeypatch):
         monkeypatch.setattr(gate, "MOST_REQUESTS", 2)
