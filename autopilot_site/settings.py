@@ -335,10 +335,12 @@ tokens, bring one of its. All paths end with a slash.
 **Bodies** are one JSON object in UTF-8, uncompressed, of at most 256 KiB (4 MiB for many
 transitions at once and for adjustments) and 64 levels. Members and query parameters that
 are unknown are refused by name. Ids are positive integers, or UUIDs as strings. Instants
-are ISO 8601 with `Z` or an offset; in an address a plus sign is written `%2B`.
+are ISO 8601 with `Z` or an offset; in an address a plus sign is written `%2B`. An
+`X-Request-Id` of yours is kept in the answer, the log and the audit.
 
 **Errors** are problems (RFC 9457): `code` is for programs, `detail` for people, and
-`errors` names each field that is wrong. After 429 and 503 wait for `Retry-After`.
+`errors` names each field that is wrong. After 429 and 503 wait for `Retry-After`. A method
+that a path does not have is 405, `method_not_allowed`, with those that it has in `Allow`.
 
 **To ask again** after a lost answer, give POST and PATCH an `Idempotency-Key`. **To change
 a job only as you have seen it,** send its `ETag` as `If-Match`.

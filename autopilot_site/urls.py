@@ -3,13 +3,12 @@
 from django.contrib import admin
 from django.urls import include, path, re_path
 from django.views.generic import RedirectView
-from drf_spectacular.views import SpectacularAPIView
 
 from autopilot_site.apps import discover_pages
 from autopilot_site.health.judgement import SUBJECTS
 from autopilot_site.health.views import health, livez
 from autopilot_site.metrics.views import metrics
-from scheduling.api.docs import Docs
+from scheduling.api.docs import Docs, Document
 from scheduling.api.views import NothingHere
 
 discover_pages()
@@ -23,7 +22,7 @@ urlpatterns = [
     path("metrics", metrics, name="metrics"),
     path("api/v1/", include("scheduling.api.urls")),
     path("api/v1/", include("recovery.api")),
-    path("api/schema/", SpectacularAPIView.as_view(), name="schema"),
+    path("api/schema/", Document.as_view(), name="schema"),
     path("api/docs/", Docs.as_view(), name="docs"),
     # Last of /api/: with DEBUG on too, an unknown path is a problem and no page.
     re_path(r"^api/", NothingHere.as_view()),

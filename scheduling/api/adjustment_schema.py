@@ -100,11 +100,14 @@ class ChangeErrorSerializer(serializers.Serializer[Any]):
     message = serializers.CharField()
 
 
+_NOT_YET = "Null in a dry run of what was not made yet."
+
+
 class RescheduledSerializer(serializers.Serializer[Any]):
     """A job that was replaced."""
 
     oldJobId = serializers.CharField()
-    newJobId = serializers.CharField(allow_null=True, help_text="Null in a dry run.")
+    newJobId = serializers.CharField(allow_null=True, help_text=_NOT_YET)
     phaseId = IdField()
     oldEndTime = serializers.DateTimeField()
     newEndTime = serializers.DateTimeField()
@@ -113,7 +116,7 @@ class RescheduledSerializer(serializers.Serializer[Any]):
 class CreatedSerializer(serializers.Serializer[Any]):
     """A job that was made where there was none."""
 
-    newJobId = serializers.CharField(allow_null=True, help_text="Null in a dry run.")
+    newJobId = serializers.CharField(allow_null=True, help_text=_NOT_YET)
     projectId = IdField()
     phaseId = IdField()
     state = serializers.ChoiceField(choices=_STATES)
@@ -238,7 +241,7 @@ _REJECTED = _NOTHING | {
     "type": "about:blank",
     "title": HTTPStatus.CONFLICT.phrase,
     "status": HTTPStatus.CONFLICT.value,
-    "detail": _CONFLICT["detail"],
+    "detail": f"Nothing was changed: {_CONFLICT['detail']}",
     "category": Category.SCHEDULING.value,
 }
 ADJUSTMENT_EXAMPLES = [

@@ -37,7 +37,7 @@ _INVALID = frozenset({ScheduleTooFarError.code, ScheduleTooSoonError.code})
 class ScheduleAdjustments(ApiView):
     """The door to move many transitions at once."""
 
-    operations: ClassVar[Mapping[str, Operation]] = {"POST": Operation.UPDATE}
+    operations: ClassVar[Mapping[str, Operation]] = {"POST": Operation.ADJUST}
     largest_body = LARGEST_BULK_BODY
 
     @extend_schema(
@@ -49,7 +49,8 @@ class ScheduleAdjustments(ApiView):
         "`onConflict` says what becomes of conflicts: `reject` refuses them, `skip` leaves "
         "the conflicting changes out, `shift` moves a phase that would begin before its "
         "predecessor ends, and what follows it, keeping each duration, and refuses the "
-        "other types. `dryRun` answers what would become of it, and changes nothing.",
+        "other types. `dryRun` answers what would become of it, and changes nothing; of a "
+        "batch that was accepted before, whose `batchId` it has, the first answer.",
         request=AdjustmentSerializer,
         examples=ADJUSTMENT_EXAMPLES,
         responses=answers(

@@ -13,10 +13,11 @@ from scheduling.api.read_schema import (
     query,
 )
 from scheduling.api.serializers import AuditEntrySerializer
+from scheduling.services.audit import ACTIONS
 
 AUDIT_PARAMETERS = [
     query("actor", str, "Records of this actor, such as `user:olivia`."),
-    query("action", str, "Records of this action, such as `transition.cancelled`."),
+    query("action", str, f"Records of this action: {', '.join(sorted(ACTIONS))}."),
     query("jobId", str, "Records of this job."),
     query("projectId", str, "Records of this project."),
     query("after", INSTANT, "Written at this instant or later."),

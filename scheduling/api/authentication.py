@@ -15,7 +15,7 @@ from typing_extensions import override
 from scheduling.adapters.outside_issuer import UnacceptableTokenError, outside_issuer
 from scheduling.api.own_tokens import FAMILY_CLAIM, AccessToken
 from scheduling.api.request_id import request_id_of
-from scheduling.domain.actors import Actor, user_actor
+from scheduling.domain.actors import PEOPLES, Actor, user_actor
 from scheduling.domain.errors import OperationNotPermittedError
 from scheduling.services.roles import role_of
 from scheduling.services.token_families import is_revoked
@@ -111,7 +111,8 @@ def actor_of(request: Request) -> Actor:
         return known
     role = role_of(request.user)
     if role is None:
-        raise OperationNotPermittedError("the user has none of the roles")
+        roles = ", ".join(PEOPLES)
+        raise OperationNotPermittedError(f"the user has none of the roles: {roles}")
     actor = user_actor(
         request.user.get_username(), role=role, request_id=request_id_of(request)
     )

@@ -90,11 +90,11 @@ DEAD_LETTER_EXAMPLE: dict[str, Any] = {
     "error": {
         "code": "invalid_request",
         "category": "validation",
-        "message": "the record: is no JSON: Expecting value: line 1 column 12 (char 11)",
+        "message": "the record: is not JSON: Expecting value (line 1, column 12)",
         "errors": [
             {
                 "field": "",
-                "message": "is no JSON: Expecting value: line 1 column 12 (char 11)",
+                "message": "is not JSON: Expecting value (line 1, column 12)",
             }
         ],
     },

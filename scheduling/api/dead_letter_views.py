@@ -129,7 +129,7 @@ class DeadLetterReplay(ApiView):
 class DeadLetterDiscard(ApiView):
     """The door to give a record up."""
 
-    operations: ClassVar[Mapping[str, Operation]] = {"POST": Operation.REPLAY}
+    operations: ClassVar[Mapping[str, Operation]] = {"POST": Operation.DISCARD}
 
     @extend_schema(
         operation_id="discardDeadLetter",

@@ -23,6 +23,7 @@ from scheduling.services.roles import role_of
 logger = logging.getLogger("autopilot.api")
 
 MEDIA_TYPE = "application/problem+json"
+NOTHING_HERE = "There is nothing at this path; /api/docs/ tells what there is."
 RETRY_AFTER_SECONDS = 5
 # SQLSTATE of a session that the server has ended, since it was idle in a transaction for
 # too long: its process was paused. psycopg counts that among the internal errors.
@@ -35,6 +36,12 @@ _STATUSES = {
     "job_not_found": 404,
     "precondition_failed": 412,
     "service_unavailable": 503,
+}
+# The framework's causes that we have words for.
+_OUR_WORDS = {
+    "required": "is required",
+    "null": "is required",
+    "blank": "must not be blank",
 }
 # What Django and its REST framework refuse by themselves.
 _CODES = {
@@ -135,9 +142,7 @@ def problem_of(exc: Exception) -> Problem | None:
         case APIException():
             return _of_framework(exc)
         case Http404():
-            return plain(
-                404, "Nothing is found at this path; /api/docs/ tells what there is."
-            )
+            return plain(404, NOTHING_HERE)
         case PermissionDenied():
             return plain(403, "This is not permitted.")
         case OperationalError() | InterfaceError() | InternalError() if _passes(exc):
@@ -210,7 +215,7 @@ def _flatten(path: str, detail: object) -> Iterable[tuple[str, str]]:
         for inner in detail:
             yield from _flatten(path, inner)
     else:
-        yield path, str(detail)
+        yield path, _OUR_WORDS.get(getattr(detail, "code", ""), str(detail))
 
 
 def plain(

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from scheduling.api.errors import plain, problem_of, unexpected
+from scheduling.api.errors import NOTHING_HERE, plain, problem_of, unexpected
 from scheduling.domain import errors
 from scheduling.domain.errors import SchedulingError
 
@@ -52,7 +52,7 @@ _FAMILY: tuple[SchedulingError, ...] = (
 )
 _OTHERS = (
     plain(401, "Authentication credentials were not provided."),
-    plain(404, "Nothing is found at this path; /api/docs/ tells what there is."),
+    plain(404, NOTHING_HERE),
     plain(406, "Could not satisfy the request Accept header."),
     plain(413, "The body must hold at most 262,144 bytes."),
     plain(415, 'Unsupported media type "text/plain" in request. Send application/json.'),
@@ -68,3 +68,9 @@ def _bodies() -> dict[str, dict[str, Any]]:
 
 
 PROBLEM_EXAMPLES = _bodies()
+# What is wrong with a request that has no body.
+WRONG_QUERY = plain(
+    400,
+    "foo: is not a known query parameter; known are: page, pageSize",
+    errors=(("foo", "is not a known query parameter; known are: page, pageSize"),),
+).body()

@@ -16,7 +16,7 @@ from typing_extensions import override
 from scheduling.api import idempotency
 from scheduling.api.base import ApiView
 from scheduling.api.paging import DEFAULT_SIZE, LARGEST_SIZE
-from scheduling.api.problem_examples import PROBLEM_EXAMPLES
+from scheduling.api.problem_examples import PROBLEM_EXAMPLES, WRONG_QUERY
 from scheduling.api.serializers import (
     AuditEntrySerializer,
     BulkAnswerSerializer,
@@ -114,7 +114,8 @@ def responses(
     codes = [_OF_STATUS[one] if isinstance(one, int) else one for one in problems]
     by_status: dict[int, list[OpenApiExample]] = defaultdict(list)
     for code in (*_ALWAYS, *codes, *(() if is_read else _WITH_BODY)):
-        body = PROBLEM_EXAMPLES[code]
+        is_query = is_read and code == "invalid_request"
+        body = WRONG_QUERY if is_query else PROBLEM_EXAMPLES[code]
         by_status[body["status"]].append(
             OpenApiExample(code, value=body, response_only=True, media_type=PROBLEM)
         )
@@ -145,9 +146,7 @@ def close_request_bodies(
 ) -> dict[str, Any]:
     """Tell of every body of ours that it has no other fields; a hook of the generator."""
     shapes = result["components"]["schemas"]
-    for path, item in result["paths"].items():
-        if "/auth/" in path:
-            continue
+    for item in result["paths"].values():
         for operation in item.values():
             body = operation.get("requestBody", {}).get("content", {})
             for media_type in body.values():
@@ -207,8 +206,8 @@ IF_MATCH = OpenApiParameter(
     "If-Match",
     str,
     OpenApiParameter.HEADER,
-    description="Change the job only if it is still as this `ETag` says (a list of tags, "
-    "or `*` for any); otherwise 412.",
+    description="Only if the job is still as this `ETag` says (a list of tags, or `*` for "
+    "any); otherwise 412.",
 )
 IF_NONE_MATCH = OpenApiParameter(
     "If-None-Match",
@@ -221,7 +220,8 @@ IDEMPOTENCY_KEY = OpenApiParameter(
     {"type": "string", "minLength": 1, "maxLength": idempotency.LONGEST_KEY},
     OpenApiParameter.HEADER,
     description="A key of your choice, such as a UUID, kept for 24 hours: the same request "
-    "with the same key is answered as the first time and changes nothing again. With "
+    "with the same key is answered as the first time and changes nothing again. The same: "
+    "of the same method, path, body and `If-Match`. With "
     "another request, also a corrected one, the key is a conflict, and so it is while the "
     "first one is still at work. Others may use the same key. What was refused before it "
     "was understood (malformed JSON, 401, 403, 429) leaves the key free.",

@@ -44,9 +44,14 @@ class ObjectField(serializers.Field[Any, Any, Any, Any]):
     """An object with any members."""
 
 
+@extend_schema_field({"type": ["object", "null"], "additionalProperties": {}})
+class OptionalObjectField(serializers.Field[Any, Any, Any, Any]):
+    """An object with any members, or null."""
+
+
 def _text(**options: Any) -> serializers.CharField:
-    """Return a text field of the usual length."""
-    return serializers.CharField(max_length=LONGEST_TEXT, **options)
+    """Return a text field of the usual length, which must not be blank."""
+    return serializers.CharField(min_length=1, max_length=LONGEST_TEXT, **options)
 
 
 def _unknown_yet(kind: type[serializers.Field[Any, Any, Any, Any]], **options: Any) -> Any:
@@ -68,7 +73,7 @@ class PhaseDataSerializer(serializers.Serializer[Any]):
     operator = _text(required=False, allow_null=True, help_text="Default: the login name.")
     projectStatus = _text()
     challengeId = OptionalIdField(required=False)
-    metadata = ObjectField(required=False, help_text="At most 64 KiB.")
+    metadata = OptionalObjectField(required=False, help_text="At most 64 KiB.")
     date = serializers.DateTimeField(required=False, allow_null=True)
 
 
@@ -88,7 +93,10 @@ class JobSerializer(serializers.Serializer[Any]):
     metadata = ObjectField()
     date = _unknown_yet(serializers.DateTimeField)
     status = serializers.ChoiceField(choices=_STATUSES)
-    attempts = serializers.IntegerField(min_value=0)
+    attempts = serializers.IntegerField(
+        min_value=0,
+        help_text="Those that count: one that an outage or a crash ended does not.",
+    )
     maxAttempts = serializers.IntegerField(min_value=1)
     nextAttemptAt = _unknown_yet(serializers.DateTimeField)
     lastError = _unknown_yet(serializers.CharField)
@@ -131,7 +139,9 @@ class JobPageSerializer(serializers.Serializer[Any]):
 class ReasonSerializer(serializers.Serializer[Any]):
     """Why, in the operator's words."""
 
-    reason = serializers.CharField(max_length=LONGEST_REASON)
+    reason = serializers.CharField(
+        min_length=1, max_length=LONGEST_REASON, help_text="Not blank."
+    )
 
 
 class AuditEntrySerializer(serializers.Serializer[Any]):
@@ -171,7 +181,24 @@ class ProblemSerializer(serializers.Serializer[Any]):
     category = serializers.ChoiceField(choices=_CATEGORIES)
     # A field, not the property of the same name, which stands all the same.
     errors = FieldErrorSerializer(many=True, required=False)  # type: ignore[assignment]
-    jobId = serializers.CharField(required=False)
+    jobId = serializers.CharField(
+        required=False, help_text="The job meant; of `duplicate_job` the one that stands."
+    )
+    jobStatus = serializers.ChoiceField(
+        choices=_STATUSES, required=False, help_text="Where the job of the path stands."
+    )
+    replacedBy = serializers.CharField(
+        required=False, help_text="The job that stands in place of the path's."
+    )
+    liveJobId = serializers.CharField(
+        required=False, help_text="Another job of the same transition, which is live."
+    )
+    deadLetterStatus = serializers.CharField(required=False)
+    operation = serializers.CharField(required=False, help_text="What the role may not do.")
+    role = serializers.ChoiceField(choices=_ROLES, required=False)
+    requestId = serializers.CharField(
+        required=False, help_text="Of an unexpected error: where the log has it."
+    )
 
 
 class TokenRequestSerializer(serializers.Serializer[Any]):
@@ -204,7 +231,7 @@ class UpdateSerializer(serializers.Serializer[Any]):
     projectStatus = _text(required=False)
     metadata = ObjectField(required=False, help_text="At most 64 KiB; replaces the old.")
     reason = serializers.CharField(
-        max_length=LONGEST_REASON, required=False, allow_null=True
+        min_length=1, max_length=LONGEST_REASON, required=False, allow_null=True
     )
 
 

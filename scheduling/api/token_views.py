@@ -3,7 +3,7 @@
 With an outside issuer there is nothing behind them (contract, section 4).
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from django.conf import settings
 from drf_spectacular.types import OpenApiTypes
@@ -11,6 +11,7 @@ from drf_spectacular.utils import extend_schema
 from rest_framework.exceptions import NotFound
 from rest_framework.request import Request
 from rest_framework.response import Response
+from rest_framework.serializers import Serializer
 from rest_framework_simplejwt.views import (
     TokenBlacklistView,
     TokenObtainPairView,
@@ -18,6 +19,7 @@ from rest_framework_simplejwt.views import (
 )
 from typing_extensions import override
 
+from scheduling.api.base import check_fields
 from scheduling.api.schema import REFRESH_EXAMPLE, TOKEN_EXAMPLE, responses
 from scheduling.api.serializers import (
     RefreshRequestSerializer,
@@ -33,7 +35,9 @@ from scheduling.api.tokens import (
 
 if TYPE_CHECKING:
     # For the type checker alone: at run time it is mixed into simplejwt's views.
-    from rest_framework.views import APIView as Base
+    from rest_framework.generics import GenericAPIView
+
+    Base = GenericAPIView[Any]
 else:
     Base = object
 
@@ -46,14 +50,17 @@ class OwnTokensOnly(Base):
 
     @override
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
-        """Refuse where tokens come from outside.
+        """Refuse where tokens come from outside, and fields that are not known.
 
         Raises:
-            NotFound: They do.
+            NotFound: Tokens come from outside.
+            InvalidRequestError: Names every unknown field.
         """
         if settings.JWT_ISSUER:
             raise NotFound("Tokens come from an outside issuer here.")
         super().initial(request, *args, **kwargs)
+        serializer = cast("Serializer[Any]", self.get_serializer())
+        check_fields(request.data, known=serializer.fields.keys())
 
     @override
     def finalize_response(

@@ -23,6 +23,7 @@ from scheduling.api.answers import (
 from scheduling.api.authentication import actor_of
 from scheduling.api.base import ApiView
 from scheduling.api.conditional import entity_tag, not_modified, precondition_of
+from scheduling.api.errors import NOTHING_HERE
 from scheduling.api.paging import PAGE_PARAMETERS, show_page
 from scheduling.api.schema import (
     CONTENT_LOCATION,
@@ -98,7 +99,8 @@ class TransitionList(ApiView):
         description="Makes a job that publishes the transition at `endTime`. Where the "
         "same transition (`projectId`, `phaseId`, `state`) is scheduled for the same "
         "instant already, that job is the answer, with its own values in all other fields; "
-        "at another instant it is a conflict.",
+        "at another instant it is a conflict. How the phases of a challenge follow each "
+        "other is not looked at here, but by `schedule-adjustments/`.",
         request=PhaseDataSerializer,
         examples=[SCHEDULE_EXAMPLE],
         parameters=[ETAG, LOCATION, CONTENT_LOCATION],
@@ -134,7 +136,7 @@ class TransitionDetail(ApiView):
         summary="Show a job",
         description="Also after clean-up: the audit keeps the job whole. Its `ETag` may "
         "be given back as `If-None-Match` here, and as `If-Match` to change the job.",
-        parameters=[JOB_ID, IF_NONE_MATCH, ETAG],
+        parameters=[JOB_ID, IF_MATCH, IF_NONE_MATCH, ETAG],
         responses=responses(
             "job_not_found",
             "precondition_failed",
@@ -161,7 +163,8 @@ class TransitionDetail(ApiView):
         description="Cancels the scheduled job and makes a new one in its place, in one "
         "step, audited as `transition.updated` and `transition.scheduled`; the answer is "
         "the new job, with `replaces`. Where nothing differs the answer is the job as it "
-        "is. A refused change leaves the job as it was.",
+        "is. A refused change leaves the job as it was. How the phases of a challenge "
+        "follow each other is not looked at here, but by `schedule-adjustments/`.",
         parameters=[JOB_ID, IF_MATCH, ETAG, CONTENT_LOCATION],
         request=UpdateSerializer,
         examples=[UPDATE_EXAMPLE],
@@ -241,6 +244,4 @@ class NothingHere(APIView):
             NotFound: Always.
         """
         hint = "" if request.path.endswith("/") else " Paths of the API end with a slash."
-        raise NotFound(
-            f"There is nothing at this path; /api/docs/ tells what there is.{hint}"
-        )
+        raise NotFound(f"{NOTHING_HERE}{hint}")

@@ -26,13 +26,17 @@ class Operation(StrEnum):
     CANCEL = "cancel"
     RUN_NOW = "run_now"
     RETRY = "retry"
+    ADJUST = "adjust"
     REPLAY = "replay"
+    DISCARD = "discard"
     RECOVER = "recover"
     EXPIRE = "expire"
     RESET_BREAKER = "reset_breaker"
     CHANGE_SETTINGS = "change_settings"
 
 
+# The roles of people, from the least.
+PEOPLES = (Role.VIEWER, Role.OPERATOR, Role.ADMIN)
 _ADMIN = frozenset(Operation) - {Operation.EXPIRE}
 _OPERATOR = _ADMIN - {Operation.RESET_BREAKER, Operation.CHANGE_SETTINGS}
 ALLOWED_OPERATIONS: dict[Role, frozenset[Operation]] = {
@@ -117,8 +121,7 @@ def is_permitted(role: Role, operation: Operation) -> bool:
 
 def least_role(operation: Operation) -> Role | None:
     """Return the least of people's roles that may do an operation; None for none."""
-    people = (Role.VIEWER, Role.OPERATOR, Role.ADMIN)
-    return next((role for role in people if is_permitted(role, operation)), None)
+    return next((role for role in PEOPLES if is_permitted(role, operation)), None)
 
 
 def authorize(actor: Actor, operation: Operation) -> None:

@@ -24,8 +24,8 @@ from scheduling.domain.changes import (
 )
 from scheduling.domain.errors import (
     JobNotFoundError,
+    OutsideWindowError,
     PastScheduleTimeError,
-    SchedulingError,
 )
 from scheduling.domain.phases import format_instant
 from scheduling.domain.relations import PhaseKey, Relations
@@ -311,9 +311,9 @@ def _running(phase_id: str, job: LiveJob) -> Conflict:
     )
 
 
-def _error(index: int, error: SchedulingError) -> ChangeError:
+def _error(index: int, error: OutsideWindowError) -> ChangeError:
     """Return the error of a change."""
-    return ChangeError(index=index, code=error.code, message=error.detail)
+    return ChangeError(index=index, code=error.code, message=error.told)
 
 
 def _listed(places: Sequence[int]) -> str:

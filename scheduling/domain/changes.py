@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from scheduling.domain.errors import SchedulingError
+from scheduling.domain.errors import OutsideWindowError
 from scheduling.domain.lifecycle import TransitionKind
 
 # Project, phase, and which end of it.
 Identity = tuple[str, str, TransitionKind]
 # Says why nothing may be scheduled at an instant; None where something may.
-Window = Callable[[datetime], SchedulingError | None]
+Window = Callable[[datetime], OutsideWindowError | None]
 SCHEDULE_CONFLICT = "schedule_conflict"
 
 

@@ -61,6 +61,8 @@ class OutsideWindowError(SchedulingError):
 
     def __init__(self, instant: str, why: str) -> None:
         super().__init__(f"endTime {instant} {why}", errors=[("endTime", why)])
+        # For those who call the field otherwise.
+        self.told = f"{instant} {why}"
 
 
 class PastScheduleTimeError(OutsideWindowError):

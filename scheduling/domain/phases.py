@@ -28,7 +28,7 @@ _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 # legal ISO 8601, but easily mistyped, and other parsers read them differently.
 _INSTANT = re.compile(
     r"\d{4}-\d{2}-\d{2}[Tt](?P<hour>\d{2}):\d{2}(:\d{2}([.,]\d{1,9})?)?"
-    r"(?P<zone>[Zz]|[+-]\d{2}(:?(?P<offset_minute>\d{2}))?)?",
+    r"(?P<zone>[Zz]|[+-](?P<offset_hour>\d{2})(:?(?P<offset_minute>\d{2}))?)?",
     # Otherwise \d takes the digits of every script.
     re.ASCII,
 )
@@ -109,10 +109,13 @@ def _check_ranges(match: re.Match[str]) -> None:
     """Refuse what `fromisoformat` lets pass, some of it in newer Pythons only.
 
     Raises:
-        ValueError: Hour 24, or an offset of 60 minutes or more beside its hours.
+        ValueError: Hour 24, or an offset of a day or more, or of 60 minutes or more beside
+            its hours. `fromisoformat` refuses the second in words that are Python's.
     """
     if match["hour"] == "24":
         raise ValueError("hour must be in 0..23")
+    if (match["offset_hour"] or "00") > "23":
+        raise ValueError("hours of the offset must be in 0..23")
     if (match["offset_minute"] or "00") > "59":
         raise ValueError("minutes of the offset must be in 0..59")
 

@@ -249,6 +249,11 @@ class ScheduledTransition(models.Model):
         replaced = f", was replaced by {self.replaced_by}" if self.replaced_by else ""
         return f"{self.status}{replaced}"
 
+    def as_obstacle(self) -> dict[str, str]:
+        """Return what a refusal tells programs of a job that is in the way."""
+        replaced = {"replacedBy": self.replaced_by} if self.replaced_by else {}
+        return {"status": self.status, **replaced}
+
     @property
     def is_live(self) -> bool:
         """Whether it is scheduled or running."""

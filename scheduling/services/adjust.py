@@ -28,7 +28,7 @@ from scheduling.domain.changes import (
     Move,
     ScheduleChange,
 )
-from scheduling.domain.errors import SchedulingError, ServiceUnavailableError
+from scheduling.domain.errors import OutsideWindowError, ServiceUnavailableError
 from scheduling.domain.lifecycle import TransitionKind, TransitionStatus
 from scheduling.domain.phases import LONGEST_TEXT, PhaseData, format_instant
 from scheduling.domain.relations import Relations
@@ -100,8 +100,7 @@ def adjust_schedules(
 
     Source: contract, section 5.
     """
-    authorize(actor, Operation.UPDATE)
-    authorize(actor, Operation.SCHEDULE)
+    authorize(actor, Operation.ADJUST)
     if request.is_dry_run:
         return _try_out(request, now=now)
     return searching_first(
@@ -244,7 +243,7 @@ def _plan(
 ) -> AdjustmentPlan:
     """Return what becomes of the changes as things stand."""
 
-    def window(due_at: datetime) -> SchedulingError | None:
+    def window(due_at: datetime) -> OutsideWindowError | None:
         return window_error(due_at, now=now)
 
     return plan_adjustment(

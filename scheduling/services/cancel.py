@@ -85,7 +85,7 @@ def check_cancellable(job: ScheduledTransition) -> None:
     if not may_change(job.current_status, TransitionStatus.CANCELLED) or job.replaced_by:
         raise JobNotCancellableError(
             f"job {job.job_id} is {job.told_status} and can't be cancelled",
-            status=job.status,
+            **job.as_obstacle(),
         )
 
 

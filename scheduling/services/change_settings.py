@@ -77,5 +77,5 @@ def _read(wanted: Mapping[str, object]) -> dict[str, bool | int | None]:
     if errors:
         raise InvalidRequestError(errors)
     if not values:
-        raise InvalidRequestError([("settings", "name at least one setting")])
+        raise InvalidRequestError([("", "name at least one setting beside the reason")])
     return values

@@ -71,7 +71,7 @@ def lock_new(dead_letter_id: uuid.UUID) -> DeadLetter:
     if letter.status != NEW:
         raise DeadLetterSettledError(
             f"the dead letter {dead_letter_id} is {letter.status} already",
-            status=letter.status,
+            deadLetterStatus=letter.status,
         )
     return letter
 
@@ -86,7 +86,7 @@ def discard_dead_letter(
         InvalidRequestError: The reason is missing or blank.
         DeadLetterNotFoundError, DeadLetterSettledError: As `lock_new`.
     """
-    authorize(actor, Operation.REPLAY)
+    authorize(actor, Operation.DISCARD)
     why = read_reason(reason)
     with transaction.atomic():
         letter = lock_new(dead_letter_id)

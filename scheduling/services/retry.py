@@ -13,7 +13,12 @@ from scheduling.models import ScheduledTransition
 from scheduling.services.audit import record
 from scheduling.services.cancel import Precondition, any_state, read_reason
 from scheduling.services.schedule import insert_jobs, make_job_ids_unique, new_job
-from scheduling.services.unproven import get_job, is_proven, lock_job, prove_outcome
+from scheduling.services.unproven import (
+    is_proven,
+    live_rival,
+    lock_job,
+    prove_outcome,
+)
 
 MOST_TRIES = 5
 
@@ -57,24 +62,16 @@ def retry_transition(
                 if is_proven(job, searched=searched):
                     return _add_successor(job, actor=actor, reason=reason, now=now)
         except IntegrityError as error:
-            if _has_live_rival(job_id):
+            rival = live_rival(job_id)
+            if rival is not None:
                 raise JobNotRetryableError(
-                    f"another job of the same transition is live, so {job_id} can't be"
-                    " retried"
+                    f"another job of the same transition is live: {rival}",
+                    liveJobId=rival,
                 ) from error
             # Another writer took the new job id in the same millisecond.
             tries += 1
             if tries == MOST_TRIES:
                 raise
-
-
-def _has_live_rival(job_id: str) -> bool:
-    """Tell whether the transition of a job has a live one."""
-    job = get_job(job_id)
-    rivals = ScheduledTransition.objects.live().of_identity(
-        job.project_id, job.phase_id, job.state
-    )
-    return rivals.exists()
 
 
 def check_retryable(job: ScheduledTransition) -> None:
@@ -86,7 +83,7 @@ def check_retryable(job: ScheduledTransition) -> None:
     if job.current_status is not TransitionStatus.FAILED or job.replaced_by:
         raise JobNotRetryableError(
             f"job {job.job_id} is {job.told_status} and can't be retried",
-            status=job.status,
+            **job.as_obstacle(),
         )
 
 

@@ -13,9 +13,16 @@ from scheduling.domain.phases import format_instant
 from scheduling.models import ScheduledTransition
 from scheduling.services.audit import record
 from scheduling.services.cancel import Precondition, any_state, read_reason
-from scheduling.services.unproven import get_job, is_proven, lock_job, prove_outcome
+from scheduling.services.unproven import (
+    get_job,
+    is_proven,
+    live_rival,
+    lock_job,
+    prove_outcome,
+)
 
 RUNNABLE = frozenset({TransitionStatus.SCHEDULED, TransitionStatus.EXPIRED})
+MOST_TRIES = 5
 
 
 def run_transition_now(
@@ -44,6 +51,7 @@ def run_transition_now(
     """
     authorize(actor, Operation.RUN_NOW)
     reason = read_reason(reason)
+    tries = 0
     while True:
         # What can't be run whatever the topic says is refused without asking it.
         job = get_job(job_id)
@@ -59,9 +67,16 @@ def run_transition_now(
                     continue
                 return _demand(job, actor=actor, reason=reason, now=now)
         except IntegrityError as error:
-            raise JobNotRunnableError(
-                f"another job of the same transition is live, so {job_id} can't be run"
-            ) from error
+            rival = live_rival(job_id)
+            if rival is not None:
+                raise JobNotRunnableError(
+                    f"another job of the same transition is live: {rival}",
+                    liveJobId=rival,
+                ) from error
+            # It has ended meanwhile.
+            tries += 1
+            if tries == MOST_TRIES:
+                raise
 
 
 def check_runnable(job: ScheduledTransition) -> None:
@@ -72,7 +87,7 @@ def check_runnable(job: ScheduledTransition) -> None:
     """
     if job.current_status not in RUNNABLE:
         raise JobNotRunnableError(
-            f"job {job.job_id} is {job.told_status} and can't be run", status=job.status
+            f"job {job.job_id} is {job.told_status} and can't be run", **job.as_obstacle()
         )
 
 

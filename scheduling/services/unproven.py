@@ -62,6 +62,19 @@ def lock_job(job_id: str) -> ScheduledTransition:
     return _get(ScheduledTransition.objects.select_for_update(), job_id)
 
 
+def live_rival(job_id: str) -> str | None:
+    """Return the id of another live job of a job's transition; None where there is none.
+
+    Raises:
+        JobNotFoundError: No row has that id.
+    """
+    job = get_job(job_id)
+    rivals = ScheduledTransition.objects.live().of_identity(
+        job.project_id, job.phase_id, job.state
+    )
+    return rivals.exclude(pk=job.pk).values_list("job_id", flat=True).first()
+
+
 def _get(rows: QuerySet[ScheduledTransition], job_id: str) -> ScheduledTransition:
     """Return the row of that id; what no column can hold is no job's id either."""
     try:

@@ -206,7 +206,7 @@ def check_updatable(job: ScheduledTransition) -> None:
     if job.current_status is not TransitionStatus.SCHEDULED:
         raise JobNotUpdatableError(
             f"job {job.job_id} is {job.told_status} and can't be updated",
-            status=job.status,
+            **job.as_obstacle(),
         )
 
 

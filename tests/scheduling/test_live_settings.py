@@ -100,6 +100,12 @@ class TestChangeSettings:
         with pytest.raises(InvalidRequestError):
             change(SCHEDULER_MAX_RETRIES=7, reason=reason)
 
+    def test_wants_a_setting(self, change):
+        with pytest.raises(InvalidRequestError) as refusal:
+            change(reason="x")
+
+        assert refusal.value.detail == "name at least one setting beside the reason"
+
     def test_is_for_admins(self, change):
         with pytest.raises(OperationNotPermittedError):
             change(SCHEDULER_MAX_RETRIES=7, actor=user_actor("o", role=Role.OPERATOR))

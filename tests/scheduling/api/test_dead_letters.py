@@ -282,7 +282,8 @@ class TestReplay:
 
         response = as_viewer.post(path_of(letter, verb), {}, format="json")
 
-        assert_problem(response, 403, "permission_denied")
+        problem = assert_problem(response, 403, "permission_denied")
+        assert problem["operation"] == verb
         assert DeadLetter.objects.get().status == "new"
 
 
@@ -321,7 +322,8 @@ class TestDiscard:
             path_of(letter, "discard"), {"reason": "second"}, format="json"
         )
 
-        assert_problem(response, 409, "conflict")
+        problem = assert_problem(response, 409, "conflict")
+        assert problem["deadLetterStatus"] == "discarded"
         assert DeadLetter.objects.get().reason == "first"
 
 

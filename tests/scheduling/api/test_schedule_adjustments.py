@@ -268,7 +268,9 @@ class TestScheduleAdjustments:
 
         response = post(request.getfixturevalue(client), change(1, 2))
 
-        assert_problem(response, 403, "permission_denied")
+        problem = assert_problem(response, 403, "permission_denied")
+        told = {"as_viewer": "may not adjust", "as_stranger": "none of the roles: viewer"}
+        assert told[client] in problem["detail"]
         assert ScheduledTransition.objects.get() == job
 
     @pytest.mark.parametrize("method", ["get", "put", "patch", "delete"])

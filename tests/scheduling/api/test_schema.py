@@ -12,7 +12,8 @@ from django.core.management import call_command
 from django.urls import get_resolver
 
 from tests.scheduling.api.routes_table import PUBLIC, ROUTES
-from tests.scheduling.api.support import TRANSITIONS, views_below
+from tests.scheduling.api.support import TRANSITIONS, assert_problem, views_below
+from tests.support.histories import EXPIRED, make_job
 
 METHODS = {"get", "post", "put", "patch", "delete"}
 CODES = [
@@ -75,7 +76,7 @@ def check(document, name, value):
     """Check a value against one of the document's shapes, and that it has no more."""
     shape = {"$ref": f"#/components/schemas/{name}", "components": document["components"]}
     jsonschema.Draft202012Validator(shape).validate(value)
-    assert set(value) == set(document["components"]["schemas"][name]["properties"])
+    assert set(value) <= set(document["components"]["schemas"][name]["properties"])
 
 
 class TestSchema:
@@ -197,7 +198,7 @@ class TestSchema:
     def test_says_that_a_body_has_no_other_fields(self, document):
         for name, operation in operations(document).items():
             body = operation.get("requestBody")
-            if body is None or "/auth/" in name:
+            if body is None:
                 continue
             shape = body["content"]["application/json"]["schema"]
             if "$ref" in shape:
@@ -211,7 +212,7 @@ class TestSchema:
             changes_something = not name.startswith("get") and "/auth/" not in name
             is_of_a_job = "{jobId}" in name and not name.endswith("audit/")
             assert ("Idempotency-Key" in headers) is changes_something, name
-            assert ("If-Match" in headers) is (changes_something and is_of_a_job), name
+            assert ("If-Match" in headers) is is_of_a_job, name
             assert ("If-None-Match" in headers) is (
                 not changes_something and is_of_a_job
             ), name
@@ -238,11 +239,40 @@ class TestSchema:
         missing = as_operator.get(f"{TRANSITIONS}job-0/").json()
 
         check(document, "JobPage", page)
+        jobs = document["components"]["schemas"]["JobWithArchive"]
+        assert set(job) == set(jobs["properties"])
         check(document, "Job", page["results"][0])
         check(document, "JobWithArchive", job)
         check(document, "AuditEntry", records[0])
         check(document, "Job", cancelled)
-        check(document, "Problem", missing | {"errors": []})
+        check(document, "Problem", missing)
+
+    def test_knows_each_member_of_a_problem(
+        self, document, as_viewer, as_operator, add_job, now
+    ):
+        live = add_job()
+        old = make_job(EXPIRED, now=now, project_id=live.project_id, phase_id=live.phase_id)
+        reason = {"reason": "x"}
+        moved = as_operator.patch(
+            f"{TRANSITIONS}{live.job_id}/", {"projectStatus": "DRAFT"}, format="json"
+        ).json()["jobId"]
+
+        refusals = {
+            verb: client.post(f"{TRANSITIONS}{job_id}/{verb}/", reason, format="json")
+            for client, verb, job_id in (
+                (as_operator, "run-now", old.job_id),
+                (as_operator, "cancel", live.job_id),
+                (as_viewer, "retry", moved),
+            )
+        }
+
+        told = {verb: answer.json() for verb, answer in refusals.items()}
+        for problem in told.values():
+            check(document, "Problem", problem)
+        assert told["run-now"]["liveJobId"] == moved
+        assert told["cancel"]["jobStatus"] == "cancelled"
+        assert told["cancel"]["replacedBy"] == moved
+        assert (told["retry"]["operation"], told["retry"]["role"]) == ("retry", "viewer")
 
     def test_its_example_can_be_posted(self, document, as_operator):
         post = operations(document)["post /api/v1/transitions/"]
@@ -260,6 +290,36 @@ class TestSchema:
 
         known = refusal.partition("known are: ")[2].split(", ")
         assert sorted(known) == sorted(parameter["name"] for parameter in listed)
+
+
+class TestDocument:
+    @pytest.mark.parametrize(
+        ("query", "accepted", "kind"),
+        [
+            ({}, "*/*", "application/vnd.oai.openapi"),
+            ({}, "application/json", "application/json"),
+            ({"format": "json"}, "*/*", "application/vnd.oai.openapi+json"),
+            ({"format": "yaml"}, "application/json", "application/vnd.oai.openapi"),
+        ],
+    )
+    def test_comes_in_the_format_that_is_asked_for(self, client, query, accepted, kind):
+        response = client.get("/api/schema/", query, headers={"Accept": accepted})
+
+        assert response.headers["Content-Type"].partition(";")[0] == kind
+        assert response.content.startswith(b"{" if "json" in kind else b"openapi: 3.1.0")
+
+    @pytest.mark.parametrize("path", ["/api/schema/", "/api/docs/"])
+    def test_refuses_as_problems(self, client, path):
+        queries = {"foo": "1"}, {"format": "xml"}
+        for query in queries:
+            problem = assert_problem(client.get(path, query), 400, "invalid_request")
+            assert [error["field"] for error in problem["errors"]] == list(query)
+        for method in ("post", "options"):
+            answer = getattr(client, method)(path)
+            assert_problem(answer, 405, "method_not_allowed")
+            assert answer.headers["Allow"] == "GET, HEAD"
+        nothing = client.get(path, headers={"Accept": "image/png"})
+        assert_problem(nothing, 406, "not_acceptable")
 
 
 class TestDocs:

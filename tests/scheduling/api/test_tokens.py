@@ -160,6 +160,38 @@ class TestTokens:
         assert (out.status_code, out.json()) == (200, {})
         assert_problem(response, 401, "not_authenticated")
 
+    @pytest.mark.parametrize("path", [OBTAIN, REFRESH, BLACKLIST])
+    def test_are_neither_given_nor_spent_where_a_field_is_unknown(
+        self, anonymous, make_user, path
+    ):
+        make_user("olivia")
+        log_in = {"username": "olivia", "password": PASSWORD}
+        refresh = anonymous.post(OBTAIN, log_in, format="json").json()["refresh"]
+        body = log_in if path == OBTAIN else {"refresh": refresh}
+
+        answer = anonymous.post(path, body | {"x": 1}, format="json")
+
+        assert assert_problem(answer, 400, "invalid_request")["errors"] == [
+            {"field": "x", "message": "is not a known field"}
+        ]
+        again = anonymous.post(REFRESH, {"refresh": refresh}, format="json")
+        assert again.status_code == 200
+
+    @pytest.mark.parametrize(
+        ("given", "message"),
+        [
+            ({}, "is required"),
+            ({"refresh": None}, "is required"),
+            ({"refresh": ""}, "must not be blank"),
+        ],
+    )
+    def test_say_what_they_miss_as_all_else_does(self, anonymous, db, given, message):
+        answer = anonymous.post(REFRESH, given, format="json")
+
+        assert assert_problem(answer, 400, "invalid_request")["errors"] == [
+            {"field": "refresh", "message": message}
+        ]
+
     def test_are_not_renewed_past_their_day(self, anonymous, make_user):
         token = RolesTokenSerializer.get_token(make_user("olivia"))
         token.set_exp(lifetime=-timedelta(seconds=1))
