@@ -9,7 +9,7 @@ from importlib import import_module
 import django
 from asgiref.sync import sync_to_async
 from django.core.handlers.asgi import ASGIHandler
-from django.db import connections
+from django.db import close_old_connections, connections
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from typing_extensions import override
@@ -56,12 +56,14 @@ class OneThreadHandler(ASGIHandler):
             raise
 
     def _answer(self, request: HttpRequest) -> HttpResponseBase:
-        """Return the answer; what no answer comes of leaves no connection behind."""
+        """Return the answer; its connection is given back before a client reads it."""
         try:
-            return self.get_response(request)
+            response = self.get_response(request)
         except BaseException:
             connections.close_all()
             raise
+        close_old_connections()
+        return response
 
 
 # Before Django reads its list of middleware.

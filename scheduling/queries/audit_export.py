@@ -8,6 +8,7 @@ from itertools import islice
 from typing import Any, cast
 
 from asgiref.sync import sync_to_async
+from django.db import close_old_connections
 from django.http import StreamingHttpResponse
 from typing_extensions import override
 
@@ -60,14 +61,20 @@ class StreamedResponse(StreamingHttpResponse):
     """Sends what a synchronous iterator yields while it yields it, under ASGI too.
 
     Django's own would collect all of it before the first byte. The iterator runs in the
-    request's thread, where its database connection is.
+    request's thread, and has a database connection only while it reads.
     """
 
     @override
     async def __aiter__(self) -> Any:
         pieces = cast("Iterator[bytes]", self.streaming_content)
-        # The end is no exception here: StopIteration can't leave a coroutine.
-        take = sync_to_async(lambda: next(pieces, None), thread_sensitive=True)
+
+        def take_one() -> bytes | None:
+            # The end is no exception here: StopIteration can't leave a coroutine.
+            piece = next(pieces, None)
+            close_old_connections()
+            return piece
+
+        take = sync_to_async(take_one, thread_sensitive=True)
         while (piece := await take()) is not None:
             yield piece
 

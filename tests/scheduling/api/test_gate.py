@@ -138,13 +138,43 @@ class TestGate:
 
         assert sent[0]["status"] == 413
 
-    def test_leaves_alone_whom_it_lost_midway(self):
+    def test_tells_who_stops_midway_that_it_waited_in_vain(self):
         application = Recorder()
         half = [{"type": "http.request", "body": b"x", "more_body": True}]
 
         sent = run(application, scope=scope_of(), messages=half)
 
-        assert (application.scope, sent) == (None, [])
+        assert application.scope is None
+        assert sent[0]["status"] == json.loads(sent[1]["body"])["status"] == 408
+
+    @pytest.mark.parametrize(
+        ("path", "largest"),
+        [
+            ("/api/v1/transitions/bulk/", 4 * 1024 * 1024),
+            ("/api/v1/schedule-adjustments/", 4 * 1024 * 1024),
+            ("/admin/login/", 4 * 1024 * 1024),
+            ("/api/v1/transitions/", 256 * 1024),
+            ("/api/v1/auth/token/", 256 * 1024),
+            ("/api/v1/nowhere/", 256 * 1024),
+        ],
+    )
+    def test_reads_as_much_as_the_path_takes(self, settings, path, largest):
+        settings.DATA_UPLOAD_MAX_MEMORY_SIZE = 4 * 1024 * 1024
+        fits, is_over = Recorder(), Recorder()
+
+        run(fits, scope=scope_of(path), messages=chunks(largest))
+        sent = run(is_over, scope=scope_of(path), messages=chunks(largest + 1))
+
+        assert (len(fits.messages[0]["body"]), is_over.scope) == (largest, None)
+        assert sent[0]["status"] == 413
+        assert f"{largest:,} bytes" in json.loads(sent[1]["body"])["detail"]
+
+    def test_closes_a_websocket(self):
+        connects = [{"type": "websocket.connect"}]
+
+        sent = run(Recorder(), scope={"type": "websocket"}, messages=connects)
+
+        assert sent == [{"type": "websocket.close"}]
 
     @pytest.mark.parametrize("path", ["/api/v1/transitions/", "/health"])
     def test_sends_no_body_to_head(self, path):

@@ -7,6 +7,7 @@ import time
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -15,11 +16,13 @@ from django.contrib.auth.models import Group
 from django.db import connection, transaction
 
 from scheduling.api.gate import MOST_REQUESTS
-from scheduling.models import ScheduledTransition
+from scheduling.models import AuditEntry, ScheduledTransition
 from tests.scheduling.api.support import PASSWORD, TRANSITIONS
+from tests.support.histories import make_job
 from tests.support.web import web_process
 
 pytestmark = [pytest.mark.processes, pytest.mark.django_db(transaction=True)]
+AUDIT = "/api/v1/audit/"
 # Each time more clients than there are connections in the pool.
 HANG_UPS = 30
 HANG_UP_AFTER = (0.01, 0.02, 0.1)
@@ -215,14 +218,45 @@ class TestServer:
         assert 1 <= count_other_connections() <= MOST_REQUESTS + 4
 
 
-def hang_up(port, path, token, *, after):
-    """Ask for something, and be gone before the answer comes."""
+@contextmanager
+def asking(port, path, token):
+    """Ask for something, and read nothing of the answer."""
     request = (
         f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {token}\r\n\r\n"
     )
-    with socket.create_connection(("127.0.0.1", port)) as client:
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.connect(("127.0.0.1", port))
         client.sendall(request.encode())
+        yield
+
+
+def hang_up(port, path, token, *, after):
+    """Ask for something, and be gone before the answer comes."""
+    with asking(port, path, token):
         time.sleep(after)
+
+
+class TestSlowClients:
+    @pytest.mark.parametrize("path", [f"{TRANSITIONS}?pageSize=500", f"{AUDIT}?format=csv"])
+    def test_hold_up_nobody_else(self, server, now, path):
+        token = sign_in(server)
+        # More than what the kernel takes for a client that does not read.
+        large = {"text": "x" * 60_000}
+        for _ in range(100):
+            make_job(now=now, metadata=large)
+        AuditEntry.objects.bulk_create(
+            AuditEntry(at=now, action="settings.changed", actor="user:ada", changes=large)
+            for _ in range(100)
+        )
+
+        with ExitStack() as stack:
+            for _ in range(MOST_REQUESTS + 10):
+                stack.enter_context(asking(server, path, token))
+            time.sleep(1)
+            status, _ = call(server, "/api/v1/stats/", token=token)
+
+        assert status == 200
 
 
 @pytest.mark.postgres
