@@ -3,6 +3,7 @@
 They carry `roles` for a client's display only (contract, section 4).
 """
 
+import re
 import uuid
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -30,6 +31,9 @@ from scheduling.services.roles import role_of
 ROLES_CLAIM = "roles"
 FAMILY_CLAIM = "family"
 _REQUIRED = ("iss", "aud", "exp", "jti")
+# A token's own name and that of its family: hexadecimal as we give them.
+_NAME = re.compile(r"[0-9A-Za-z-]{1,64}")
+_LAST_SECOND = datetime.max.replace(tzinfo=UTC).timestamp()
 
 
 class SpentTokenError(TokenError):
@@ -58,7 +62,7 @@ class KeyRing(TokenBackend):
         """
         for key in self._verifying_keys:
             try:
-                return jwt.decode(
+                claims = jwt.decode(
                     token,
                     key,
                     algorithms=[self.algorithm],
@@ -76,9 +80,22 @@ class KeyRing(TokenBackend):
                 continue
             except jwt.ExpiredSignatureError as error:
                 raise TokenBackendExpiredToken("Token is expired") from error
-            except (jwt.PyJWTError, ValueError) as error:
+            except (jwt.PyJWTError, ValueError, TypeError, OverflowError) as error:
                 raise TokenBackendError("Token is invalid") from error
+            if _are_ours(claims):
+                return claims
+            break
         raise TokenBackendError("Token is invalid")
+
+
+def _are_ours(claims: dict[str, Any]) -> bool:
+    """Tell whether claims have the forms that we give them; a key may sign any others."""
+    names = (claims["jti"], claims.get(FAMILY_CLAIM, claims["jti"]))
+    ends_at = claims["exp"]
+    is_instant = isinstance(ends_at, int | float) and ends_at <= _LAST_SECOND
+    return is_instant and all(
+        isinstance(one, str) and _NAME.fullmatch(one) for one in names
+    )
 
 
 @lru_cache(maxsize=8)

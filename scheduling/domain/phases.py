@@ -158,9 +158,12 @@ def parse_reason(value: object) -> str:
     """Return an operator's reason.
 
     Raises:
-        ValueError: As `parse_text`, with its own length.
+        ValueError: As `parse_text`, with its own length; or nothing of it can be seen.
     """
-    return parse_text(value, longest=LONGEST_REASON)
+    text = parse_text(value, longest=LONGEST_REASON)
+    if not any(char.isprintable() and not char.isspace() for char in text):
+        raise ValueError("must not be blank")
+    return text
 
 
 def parse_state(value: object) -> TransitionKind:

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any, cast
@@ -18,9 +19,9 @@ from scheduling.queries.audit import AUDIT_COLUMNS, show_audit_entry
 # Entries that are written at once: some tens of kilobytes.
 _PIECE = 200
 EMPTY_ARRAY = b"[]\n"
-# With these a spreadsheet takes a cell for a formula (OWASP, "CSV Injection"). Some skip
-# the white space before them.
-_FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r", "\n")
+# With these a spreadsheet takes a cell for a formula (OWASP, "CSV Injection"), the wide
+# forms too. Some skip what can't be seen before them.
+_FORMULA = re.compile(r"[\t\r\n]|[^\w!-~]*[=+\-@\uff1d\uff0b\uff0d\uff20]")
 
 
 def write_csv(entries: Iterable[AuditEntry]) -> Iterator[bytes]:
@@ -97,7 +98,7 @@ def _cell(value: object) -> object:
     """Return a value as a cell of CSV, which no spreadsheet takes for a formula."""
     if isinstance(value, dict):
         return _json(value)
-    if isinstance(value, str) and value.lstrip(" ").startswith(_FORMULA_SIGNS):
+    if isinstance(value, str) and _FORMULA.match(value):
         return f"'{value}"
     return value
 

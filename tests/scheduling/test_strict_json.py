@@ -2,7 +2,7 @@
 
 import pytest
 
-from scheduling.strict_json import loads
+from scheduling.strict_json import _object, loads
 
 
 class TestLoads:
@@ -33,6 +33,7 @@ class TestLoads:
             (b"1e999", "beyond the range"),
             (b"9" * 5_000, "too many digits"),
             (b'{"a": 1, "a": 1}', "key 'a' twice"),
+            (b'{"a": 1, "b": 1, "b": 2, "a": 2}', "key 'b' twice"),
             (b'[{"b": {"c": 1, "\\u0063": 2}}]', "key 'c' twice"),
             (b'{"a": 1} x', "Extra data"),
             (b'{"a": 1}{"b": 2}', "Extra data"),
@@ -60,3 +61,25 @@ class TestLoads:
     def test_refuses_what_json_is_not(self, data, cause):
         with pytest.raises(ValueError, match=cause):
             loads(data)
+
+
+class CountedName(str):
+    """A name that counts how often one is compared."""
+
+    compared = 0
+    __hash__ = str.__hash__
+
+    def __eq__(self, other):
+        CountedName.compared += 1
+        return str.__eq__(self, other)
+
+
+class TestManyMembers:
+    def test_are_not_compared_each_with_each_to_find_one_that_comes_twice(self):
+        names = [*(f"name {number}" for number in range(3_000)), "last", "last"]
+        pairs = [(CountedName(name), 0) for name in names]
+
+        with pytest.raises(ValueError, match="'last' twice"):
+            _object(pairs)
+
+        assert CountedName.compared < 3_000

@@ -244,7 +244,12 @@ class TestAuditAsFile:
         assert text_of(as_viewer.get(AUDIT, {"format": "ndjson"} | none)) == ""
 
     @pytest.mark.parametrize(
-        "text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "  =1"]
+        "text",
+        [
+            *("=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "  =1"),
+            *("\u00a0=1", "\u3000=1", "\ufeff=1", "\u200b =1", "\v=1"),
+            *("\uff1d1", "\uff0b1", "\uff0d1", "\uff20SUM(A1)"),
+        ],
     )
     def test_no_spreadsheet_takes_a_cell_for_a_formula(self, as_viewer, add_entry, text):
         add_entry(reason=text, actor=f"{text}x")

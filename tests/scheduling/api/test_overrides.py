@@ -111,7 +111,7 @@ class TestRetry:
 
 @BOTH
 class TestBoth:
-    @pytest.mark.parametrize("reason", [None, "", " \n", 5, ["x"], "x" * 2001])
+    @pytest.mark.parametrize("reason", [None, "", " \n", "\u200b", 5, ["x"], "x" * 2001])
     def test_need_a_reason(self, as_operator, now, verb, start, code, reason):
         job = make_job(start, now=now)
         before = state_of(job)
