@@ -75,7 +75,7 @@ def change_job(
         All that the service raises.
     """
     if was_done:
-        return job_response(_changed_job(job_id), request, status=status)
+        return job_response(changed_job(job_id), request, status=status)
     try:
         job = change()
     except JobNotFoundError:
@@ -106,7 +106,7 @@ def find_job(job_id: str) -> tuple[ScheduledTransition, datetime | None]:
     return archived
 
 
-def _changed_job(job_id: str) -> ScheduledTransition:
+def changed_job(job_id: str) -> ScheduledTransition:
     """Return what stands in place of a job that was changed: its successor, or itself."""
     job, _ = find_job(job_id)
     return find_job(job.replaced_by)[0] if job.replaced_by else job

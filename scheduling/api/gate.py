@@ -43,6 +43,8 @@ ANSWER_SECONDS = 30.0
 # database does not, or when all places are taken.
 UNBOUNDED = ("/livez", "/health", "/metrics", "/static/")
 
+# What gunicorn takes the scheme from; it is given plain connections only.
+_SCHEME_HEADERS = (b"x-forwarded-proto", b"x-forwarded-protocol", b"x-forwarded-ssl")
 _FOREIGN_CHARSET = plain(415, "A form must be in UTF-8.")
 _INCOMPLETE = plain(408, "The body did not come whole, or not in time.")
 _LATER = {"Retry-After": str(RETRY_AFTER_SECONDS)}
@@ -85,6 +87,7 @@ class Gate:
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, once the body is there and nothing speaks against it."""
+        scope = _with_own_scheme(scope)
         limit = _largest_body(scope["path"])
         body, is_whole = await _read(receive, limit=limit)
         if not is_whole:
@@ -153,6 +156,19 @@ class Gate:
         self._left.discard(making)
         if not making.cancelled() and making.exception() is not None:
             logger.error("a request that was left failed", exc_info=making.exception())
+
+
+def _with_own_scheme(scope: Scope) -> Scope:
+    """Return the scope as it would be without what a client says of its own scheme.
+
+    gunicorn believes everybody on this host; here TRUST_PROXY decides alone, and Django
+    reads the header itself where it is on.
+    """
+    if settings.TRUST_PROXY or not any(
+        name in _SCHEME_HEADERS for name, _ in scope["headers"]
+    ):
+        return scope
+    return {**scope, "scheme": "http"}
 
 
 def _largest_body(path: str) -> int:

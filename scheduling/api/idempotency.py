@@ -8,10 +8,14 @@ import hashlib
 import json
 import logging
 import re
+import threading
 import time
+from collections.abc import Callable
+from functools import partial
 from http import HTTPStatus
 
-from django.db import DatabaseError
+from django.db import Error as DatabaseError
+from django.db import connections
 from django.http import HttpResponse
 from django.http.response import HttpResponseBase
 from django.utils import timezone
@@ -21,7 +25,16 @@ from rest_framework.response import Response
 
 from scheduling.api.authentication import actor_of
 from scheduling.domain.errors import ConflictError, InvalidRequestError
-from scheduling.services.idempotency import Answer, Asked, Ticket, let_go, look, store, take
+from scheduling.services.idempotency import (
+    LEASE,
+    Answer,
+    Asked,
+    Ticket,
+    let_go,
+    look,
+    store,
+    take,
+)
 
 logger = logging.getLogger("autopilot.api")
 
@@ -34,6 +47,8 @@ _FORM = re.compile(rf"[!-~]{{1,{LONGEST_KEY}}}")
 WAIT_SECONDS = 2.0
 PAUSE_SECONDS = 0.05
 RETRY_AFTER_SECONDS = 1
+# How soon what could not be taken down is tried again.
+SETTLE_SECONDS = 0.5
 # The headers that belong to an answer, whenever it is given.
 _KEPT_HEADERS = ("Location", "Content-Location", "ETag")
 # Answers that tell of the caller or of the server, not of the request.
@@ -90,17 +105,35 @@ def begin(request: Request) -> Ticket | None:
 def finish(ticket: Ticket, response: HttpResponseBase) -> None:
     """Take the answer down; one that the server is to blame for is not kept.
 
-    A failure to do so is no reason to withhold the answer: its effect stands.
+    A failure to do so is no reason to withhold the answer: its effect stands. It is done
+    as soon as the database answers: until then the key is a conflict.
     """
     status = response.status_code
     is_kept = status < HTTPStatus.INTERNAL_SERVER_ERROR and status not in _NOT_KEPT
+    if is_kept and isinstance(response, Response):
+        settle = partial(store, ticket, _answer(response))
+    else:
+        settle = partial(let_go, ticket)
     try:
-        if is_kept and isinstance(response, Response):
-            store(ticket, _answer(response))
-        else:
-            let_go(ticket)
+        settle()
     except DatabaseError:
         logger.exception("an answer could not be kept for a repeated request")
+        threading.Thread(target=_settle_later, args=(settle,), daemon=True).start()
+
+
+def _settle_later(settle: Callable[[], None]) -> None:
+    """Settle a request once the database answers, for as long as its lease lasts."""
+    ends_at = time.monotonic() + LEASE.total_seconds()
+    while time.monotonic() < ends_at:
+        time.sleep(SETTLE_SECONDS)
+        try:
+            settle()
+        except DatabaseError:
+            continue
+        else:
+            return
+        finally:
+            connections.close_all()
 
 
 def _answer(response: Response) -> Answer:

@@ -13,7 +13,10 @@ from django.utils import timezone
 from rest_framework.exceptions import AuthenticationFailed, Throttled
 from rest_framework.request import Request
 from rest_framework.serializers import CharField, Serializer
-from rest_framework_simplejwt.serializers import TokenObtainPairSerializer
+from rest_framework_simplejwt.serializers import (
+    PasswordField,
+    TokenObtainPairSerializer,
+)
 from typing_extensions import override
 
 from scheduling.api.client_address import client_address, counted_address
@@ -40,6 +43,11 @@ class RolesTokenSerializer(TokenObtainPairSerializer):
     """Gives tokens for a user's name and password."""
 
     token_class = RefreshToken
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # As the admin's form takes it: spaces are part of a password.
+        self.fields["password"] = PasswordField(trim_whitespace=False)
 
     @classmethod
     @override

@@ -15,6 +15,7 @@ from typing_extensions import override
 
 from scheduling.api.answers import (
     change_job,
+    changed_job,
     check_job_id,
     find_job,
     job_response,
@@ -57,7 +58,7 @@ from scheduling.queries.audit import show_audit_entry
 from scheduling.queries.jobs import search_in_due_order
 from scheduling.services.cancel import read_reason
 from scheduling.services.schedule import schedule_transition
-from scheduling.services.update import read_update, update_transition
+from scheduling.services.update import has_values, read_update, update_transition
 
 _FILTER_NAMES = {camel_case(name): name for name in FILTERS} | {"ordering": "ordering"}
 
@@ -200,7 +201,9 @@ class TransitionDetail(ApiView):
                 precondition=precondition_of(request),
             ),
             refusal=JobNotUpdatableError,
-            was_done=self.was_done("transition.updated", job_id=jobId),
+            # The same user may have moved it elsewhere since.
+            was_done=self.was_done("transition.updated", job_id=jobId)
+            and has_values(changed_job(jobId), update),
         )
 
 

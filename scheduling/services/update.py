@@ -97,6 +97,11 @@ def read_update(changes: Mapping[str, object]) -> Update:
     return Update(**values)
 
 
+def has_values(job: ScheduledTransition, update: Update) -> bool:
+    """Tell whether a job has all that an update asks for."""
+    return not _differences(job, update)
+
+
 def update_transition(
     *,
     job_id: str,

@@ -169,6 +169,16 @@ class TestGate:
         assert sent[0]["status"] == 413
         assert f"{largest:,} bytes" in json.loads(sent[1]["body"])["detail"]
 
+    @pytest.mark.parametrize(("is_trusted", "scheme"), [(False, "http"), (True, "https")])
+    def test_leaves_the_scheme_to_whom_is_trusted(self, settings, is_trusted, scheme):
+        settings.TRUST_PROXY = is_trusted
+        application = Recorder()
+        scope = scope_of(x_forwarded_proto="https") | {"scheme": "https"}
+
+        run(application, scope=scope, messages=chunks(0))
+
+        assert application.scope["scheme"] == scheme
+
     def test_closes_a_websocket(self):
         connects = [{"type": "websocket.connect"}]
 

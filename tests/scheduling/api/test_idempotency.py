@@ -1,11 +1,12 @@
 """Idempotency-Key: a client that lost an answer asks again, and nothing happens twice."""
 
 import time
+from contextlib import nullcontext
 from datetime import timedelta
 from unittest.mock import patch
 
 import pytest
-from django.db import OperationalError
+from django.db import InterfaceError, OperationalError
 from django.urls import get_resolver
 
 from scheduling.api import idempotency
@@ -446,6 +447,34 @@ class TestUnkeptAnswer:
         assert (again.status_code, again.json()) == (200, lost.json())
         assert again.headers["Content-Location"] == lost.headers["Content-Location"]
 
+    def test_of_a_move_that_died_in_vain_is_no_move_to_elsewhere(
+        self, as_operator, add_job
+    ):
+        path = f"{TRANSITIONS}{add_job().job_id}/"
+
+        def move(status, key):
+            return as_operator.patch(
+                path,
+                {"projectStatus": status},
+                format="json",
+                headers={"Idempotency-Key": key},
+            )
+
+        with (
+            patch("scheduling.api.views.update_transition", side_effect=SystemExit),
+            pytest.raises(SystemExit),
+        ):
+            move("DRAFT", "k")
+        let_takers_die()
+        # The same user moves it by another request.
+        moved = move("CANCELLED", "k-2")
+
+        again = move("DRAFT", "k")
+
+        assert moved.status_code == 200
+        problem = assert_problem(again, 409, "job_not_updatable")
+        assert problem["replacedBy"] == moved.json()["jobId"]
+
     def test_of_a_process_that_died_in_vain_is_handled_afresh(self, as_operator, now):
         job = make_job(SCHEDULED, now=now)
         path = f"{TRANSITIONS}{job.job_id}/run-now/"
@@ -463,6 +492,43 @@ class TestUnkeptAnswer:
         assert (first.status_code, again.status_code) == (202, 202)
         ran = AuditEntry.objects.filter(action="transition.run_now", job_id=job.job_id)
         assert ran.count() == 2
+
+
+@pytest.mark.django_db(transaction=True)
+class TestKeyThatOutlivesAnOutage:
+    @pytest.mark.parametrize("is_done", [True, False])
+    def test_is_settled_when_the_database_is_back(
+        self, as_operator, phase_data, monkeypatch, is_done
+    ):
+        monkeypatch.setattr(idempotency, "SETTLE_SECONDS", 0.01)
+        name = "store" if is_done else "let_go"
+        settle = getattr(idempotency, name)
+        outage = [OperationalError("gone"), InterfaceError("gone")]
+
+        def fail_at_first(*args):
+            if outage:
+                raise outage.pop()
+            settle(*args)
+
+        monkeypatch.setattr(idempotency, name, fail_at_first)
+        with nullcontext() if is_done else _unavailable():
+            first = post(as_operator, phase_data())
+        assert first.status_code == (201 if is_done else 503)
+
+        deadline = time.monotonic() + 10
+        while (again := post(as_operator, phase_data())).status_code == 409:
+            assert time.monotonic() < deadline
+            assert again.json()["code"] == "conflict"
+
+        assert again.status_code == 201
+        assert ("Idempotency-Replayed" in again.headers) is is_done
+
+
+def _unavailable():
+    return patch(
+        "scheduling.api.views.schedule_transition",
+        side_effect=ServiceUnavailableError("later"),
+    )
 
 
 @pytest.mark.django_db(transaction=True)

@@ -94,6 +94,18 @@ class TestTokens:
 
         assert [error["field"] for error in problem["errors"]] == ["username", "password"]
 
+    def test_open_by_a_password_with_spaces_around(self, anonymous, make_user):
+        user = make_user("olivia")
+        user.set_password(f" {PASSWORD} ")
+        user.save()
+
+        answers = [
+            anonymous.post(OBTAIN, {"username": "olivia", "password": one}, format="json")
+            for one in (f" {PASSWORD} ", PASSWORD)
+        ]
+
+        assert [answer.status_code for answer in answers] == [200, 401]
+
     @pytest.mark.parametrize("path", [OBTAIN, REFRESH, BLACKLIST])
     @pytest.mark.parametrize("body", [b"[]", b"{", b'{"a":1,"a":1}'])
     def test_are_asked_for_in_strict_json(self, anonymous, db, path, body):
