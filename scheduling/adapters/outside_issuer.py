@@ -7,7 +7,7 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Any, Final
 
@@ -34,6 +34,10 @@ STALE_SECONDS: Final = 3_600.0
 # issuer that did not answer is asked again.
 COOLDOWN_SECONDS: Final = 30.0
 RETRY_SECONDS: Final = 5.0
+# Requests that wait for the keys beside the one that asks for them, and attempts that
+# hang, since the issuer sends its answer by the drop, before no more are made.
+MOST_WAITING: Final = 4
+MOST_HANGING: Final = 3
 # Uncompressed, so that its size is known before it is in memory.
 _HEADERS: Final = {"Accept": "application/json", "Accept-Encoding": "identity"}
 # What the columns that name a user hold.
@@ -48,59 +52,139 @@ class KeysUnreadableError(Exception):
     """The issuer's keys could not be read."""
 
 
+class _Reading:
+    """One attempt to read the keys, in a thread of its own: it may hang for ever."""
+
+    def __init__(self, address: str, *, then: Callable[["_Reading"], None]) -> None:
+        """Begin.
+
+        Args:
+            then: Called in that thread when the attempt is over.
+        """
+        self.keys: dict[str, jwt.PyJWK] | None = None
+        self.error = ""
+        self._address = address
+        self._then = then
+        self._is_over = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self.keys = _read_keys(self._address)
+        except KeysUnreadableError as error:
+            self.error = str(error)
+        finally:
+            self._then(self)
+            self._is_over.set()
+
+    @property
+    def hangs(self) -> bool:
+        """Whether its thread is still there."""
+        return self._thread.is_alive()
+
+    def wait(self) -> bool:
+        """Tell whether it was over in time."""
+        return self._is_over.wait(FETCH_SECONDS)
+
+
 class KeySet:
     """The issuer's public keys, read when they are needed and kept for a while."""
 
     def __init__(self, address: str) -> None:
         self._address = address
         self._lock = threading.Lock()
+        self._waiting = threading.BoundedSemaphore(MOST_WAITING)
         self._keys: dict[str, jwt.PyJWK] = {}
         self._read_at = float("-inf")
         self._may_ask_at = float("-inf")
         self._failed = False
+        # The attempt that is waited for, and those that nobody waits for any more.
+        self._reading: _Reading | None = None
+        self._hanging: list[_Reading] = []
 
     def find(self, kid: str) -> jwt.PyJWK | None:
         """Return the key of that id; None where the issuer has none.
 
         Raises:
-            ServiceUnavailableError: The keys can't be read.
+            ServiceUnavailableError: The keys can't be read, or enough requests wait for
+                them.
         """
         key = self._keys.get(kid)
         age = time.monotonic() - self._read_at
         if key is not None and age < FRESH_SECONDS:
             return key
-        # Only one asks; with a key at hand nobody waits for the answer.
+        # Only one asks; with a key at hand nobody else waits for the answer.
         may_go_on = key is not None and age < STALE_SECONDS
-        if self._lock.acquire(blocking=not may_go_on):
-            try:
-                self._refresh(kid)
-            finally:
-                self._lock.release()
+        with self._lock:
+            reading, is_own = self._reading, False
+            if reading is None and self._should_ask(kid):
+                reading, is_own = _Reading(self._address, then=self._take), True
+                self._reading = reading
+        if reading is not None and (is_own or not may_go_on):
+            self._wait(reading, is_own=is_own)
         age = time.monotonic() - self._read_at
         key = self._keys.get(kid) if age < STALE_SECONDS else None
         if key is None and (self._failed or age >= STALE_SECONDS):
-            raise ServiceUnavailableError(
-                "The keys of the tokens' issuer can't be read; ask again later.",
-                retry_after_seconds=int(RETRY_SECONDS),
-            )
+            raise _unreadable()
         return key
 
-    def _refresh(self, kid: str) -> None:
-        """Read the keys, unless that was done, or tried, a moment ago."""
+    def _should_ask(self, kid: str) -> bool:
+        """Tell whether to read the keys: not if that was done, or tried, a moment ago."""
         now = time.monotonic()
         is_known = kid in self._keys and now - self._read_at < FRESH_SECONDS
-        if is_known or now < self._may_ask_at:
-            return
+        self._hanging = [one for one in self._hanging if one.hangs]
+        return not (
+            is_known or now < self._may_ask_at or len(self._hanging) >= MOST_HANGING
+        )
+
+    def _wait(self, reading: _Reading, *, is_own: bool) -> None:
+        """Wait for an attempt that this thread, or another one, has begun.
+
+        Raises:
+            ServiceUnavailableError: Enough others wait for it: whoever names unknown
+                keys shall not hold all that answers requests.
+        """
+        if not is_own and not self._waiting.acquire(blocking=False):
+            raise _unreadable()
         try:
-            self._keys = _read_keys(self._address)
-        except KeysUnreadableError as error:
-            self._failed = True
-            self._may_ask_at = time.monotonic() + RETRY_SECONDS
-            logger.error("the issuer's keys can't be read: %s", error)  # noqa: TRY400
-        else:
-            self._failed = False
+            is_over = reading.wait()
+        finally:
+            if not is_own:
+                self._waiting.release()
+        if not is_over:
+            with self._lock:
+                if self._reading is reading:
+                    self._hanging.append(reading)
+                    self._fail("it takes too long")
+
+    def _take(self, reading: _Reading) -> None:
+        """Take what an attempt has found, if it is still waited for."""
+        with self._lock:
+            if self._reading is not reading:
+                return
+            if reading.keys is None:
+                self._fail(reading.error)
+                return
+            self._reading = None
+            self._keys, self._failed = reading.keys, False
             self._read_at = time.monotonic()
             self._may_ask_at = self._read_at + COOLDOWN_SECONDS
+
+    def _fail(self, reason: str) -> None:
+        """Note that the keys could not be read."""
+        self._reading = None
+        self._failed = True
+        self._may_ask_at = time.monotonic() + RETRY_SECONDS
+        logger.error("the issuer's keys can't be read: %s", reason)
+
+
+def _unreadable() -> ServiceUnavailableError:
+    """Return what is said where a token can't be judged."""
+    return ServiceUnavailableError(
+        "The keys of the tokens' issuer can't be read; ask again later.",
+        retry_after_seconds=int(RETRY_SECONDS),
+    )
 
 
 class OutsideIssuer:

@@ -99,13 +99,24 @@ def send(handler, body, *, status=200, **headers):
 
 
 def drip(handler, *, seconds):
-    """Send a byte now and then, and never come to an end."""
+    """Send a byte of the body now and then, and never come to an end."""
     handler.send_response(200)
     handler.end_headers()
+    _send_again_and_again(handler, b" ", seconds=seconds)
+
+
+def drip_headers(handler, *, seconds):
+    """Send a header now and then, so that no single read takes long."""
+    handler.send_response(200)
+    handler.flush_headers()
+    _send_again_and_again(handler, b"X-Drop: 1\r\n", seconds=seconds)
+
+
+def _send_again_and_again(handler, drop, *, seconds):
     ends_at = time.monotonic() + seconds
     while time.monotonic() < ends_at:
         try:
-            handler.wfile.write(b" ")
+            handler.wfile.write(drop)
         except OSError:
             return
         time.sleep(0.05)

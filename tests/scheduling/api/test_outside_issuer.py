@@ -12,7 +12,9 @@ from jwt.algorithms import RSAAlgorithm
 from rest_framework.test import APIClient
 
 from scheduling.adapters import outside_issuer
+from scheduling.adapters.outside_issuer import UnacceptableTokenError
 from scheduling.api.tokens import RolesTokenSerializer
+from scheduling.domain.errors import ServiceUnavailableError
 from scheduling.models import AuditEntry, ScheduledTransition
 from tests.scheduling.api.forged import change_part, hmac_with, in_seconds, part, sign
 from tests.scheduling.api.support import PASSWORD, TRANSITIONS, assert_problem
@@ -22,6 +24,7 @@ from tests.support.issuer import (
     ROLES_CLAIM,
     describe,
     drip,
+    drip_headers,
     private_key,
     public_pem,
     running_issuer,
@@ -374,3 +377,52 @@ class TestKeySet:
             may_answer.set()
             first.join(10)
         assert issuer.fetches == 2
+
+    def test_few_wait_for_keys_that_nobody_knows(self, issuer, clock):
+        get(issuer.token())
+        clock.seconds += outside_issuer.COOLDOWN_SECONDS
+        may_answer = threading.Event()
+
+        def answer(handler):
+            may_answer.wait(10)
+            send(handler, json.dumps({"keys": issuer.keys}).encode())
+
+        issuer.answer = answer
+        keys = outside_issuer.outside_issuer()
+        refused = []
+
+        def ask(number):
+            try:
+                keys.read(issuer.token(kid=f"unknown {number}", key="thief").encode())
+            except ServiceUnavailableError as error:
+                refused.append(error)
+            except UnacceptableTokenError:
+                pass
+
+        many = outside_issuer.MOST_WAITING + 4
+        waiting = [threading.Thread(target=ask, args=(number,)) for number in range(many)]
+        try:
+            for thread in waiting:
+                thread.start()
+            deadline = time.monotonic() + 10
+            while len(refused) < 3 and time.monotonic() < deadline:
+                time.sleep(0.01)
+            assert len(refused) == 3
+            assert keys.read(issuer.token().encode()).name == OLIVIA
+        finally:
+            may_answer.set()
+            for thread in waiting:
+                thread.join(10)
+        assert (len(refused), issuer.fetches) == (3, 2)
+
+    def test_is_not_asked_for_ever_more_while_it_hangs(self, issuer, monkeypatch):
+        monkeypatch.setattr(outside_issuer, "FETCH_SECONDS", 0.1)
+        monkeypatch.setattr(outside_issuer, "RETRY_SECONDS", 0.0)
+        issuer.answer = partial(drip_headers, seconds=5)
+        keys = outside_issuer.KeySet(issuer.address)
+
+        for _ in range(outside_issuer.MOST_HANGING + 2):
+            with pytest.raises(ServiceUnavailableError):
+                keys.find("first")
+
+        assert issuer.fetches == outside_issuer.MOST_HANGING
