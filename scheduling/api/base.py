@@ -85,8 +85,12 @@ class ApiView(APIView):
     def finalize_response(
         self, request: Request, response: Response, *args: Any, **kwargs: Any
     ) -> Response:
-        """Return the response, taken down for whoever repeats the request."""
+        """Return the response, taken down for whoever repeats the request.
+
+        It is one user's, as it stands now: whoever keeps it asks again before using it.
+        """
         final = super().finalize_response(request, response, *args, **kwargs)
+        final.headers.setdefault("Cache-Control", "private, no-cache")
         if self._ticket is not None:
             finish(self._ticket, final)
         return final

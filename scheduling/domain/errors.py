@@ -29,12 +29,19 @@ class SchedulingError(Exception):
         self.values = values
 
 
+# Wrong fields of one thing that are named one by one.
+MOST_TOLD = 50
+
+
 class WrongFieldsError(SchedulingError):
     """Something that cannot be understood; `errors` names each field and cause."""
 
     category = Category.VALIDATION
 
     def __init__(self, errors: list[tuple[str, str]]) -> None:
+        if (more := len(errors) - MOST_TOLD) > 0:
+            # An answer shall not be many times what was sent.
+            errors = [*errors[:MOST_TOLD], ("", f"and {more:,} more")]
         # Without a field it is about the whole.
         told = (f"{field}: {message}" if field else message for field, message in errors)
         super().__init__("; ".join(told), errors=errors)

@@ -61,6 +61,9 @@ def assert_guarded(address, response):
     for source in ("script-src", "style-src"):
         assert "'unsafe-inline'" not in policy[source], address
         assert "'self'" in policy[source], address
+    if address.startswith("/api/v1/") and "no-such" not in address:
+        kept = {"private, no-cache", "no-store"}
+        assert response.headers.get("Cache-Control") in kept, address
     # The admin's look evaluates the expressions of its own pages.
     if not address.startswith("/admin/"):
         assert "'unsafe-eval'" not in policy["script-src"], address

@@ -426,6 +426,14 @@ class TestReadPhaseData:
             ("jobID", "is not a known field"),
         ]
 
+    def test_names_no_more_wrong_fields_than_somebody_reads(self):
+        with pytest.raises(InvalidPhaseDataError) as caught:
+            read_phase_data({**WELL_FORMED, **{f"x{n}": 0 for n in range(1_060)}})
+
+        assert len(caught.value.errors) == 51
+        assert caught.value.errors[-1] == ("", "and 1,010 more")
+        assert str(caught.value).endswith("; and 1,010 more")
+
     def test_names_unknown_fields_and_every_wrong_one_at_once(self):
         with pytest.raises(InvalidPhaseDataError) as caught:
             read_phase_data(
