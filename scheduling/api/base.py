@@ -93,7 +93,19 @@ class ApiView(APIView):
         final.headers.setdefault("Cache-Control", "private, no-cache")
         if self._ticket is not None:
             finish(self._ticket, final)
+        if isinstance(final, Response):
+            final.add_post_render_callback(self._let_go)
         return final
+
+    def _let_go(self, response: Response) -> None:
+        """Hold nothing of a rendered response: it is freed when it is sent.
+
+        View, request and response hold each other, so that thirty megabytes of a large
+        page would wait for the collector, and a dozen pages for as long.
+        """
+        self.response = None  # type: ignore[assignment]
+        response.data = None
+        response.renderer_context = None  # type: ignore[attr-defined]
 
 
 def check_query(

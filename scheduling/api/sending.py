@@ -64,6 +64,8 @@ class Answer:
         try:
             await application(scope, receive, self._pass_on)
         finally:
+            # Neither holds the other: what was made is freed at once.
+            self._maker = None
             self._untaken.remove(self)
             if self._has_place:
                 self._places.release()

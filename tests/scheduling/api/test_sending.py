@@ -1,12 +1,16 @@
 """Answers that clients take slowly, or that do not come: nobody else waits for them."""
 
 import asyncio
+import gc
 import json
+import weakref
 
 import pytest
+from rest_framework.test import APIRequestFactory, force_authenticate
 
 from scheduling.api import gate, sending
 from scheduling.api.gate import Gate
+from scheduling.api.views import TransitionList
 from tests.scheduling.api.test_gate import scope_of
 
 START = {"type": "http.response.start", "status": 200, "headers": []}
@@ -136,6 +140,25 @@ class TestSlowClient:
 
         serve(scenario)
         assert len(ended) == 2
+
+
+@pytest.mark.django_db
+class TestSentAnswer:
+    def test_is_freed_without_the_collector(self, make_user, add_job):
+        add_job()
+        user = make_user("victor", group="viewer")
+        request = APIRequestFactory().get("/api/v1/transitions/")
+        force_authenticate(request, user=user)
+        gc.collect()
+        gc.disable()
+        try:
+            response = TransitionList.as_view()(request).render()
+            assert b'"count":1' in response.content
+            sent = weakref.ref(response)
+            del response
+            assert sent() is None
+        finally:
+            gc.enable()
 
 
 class TestAnswerThatDoesNotCome:
