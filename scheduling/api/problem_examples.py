@@ -2,7 +2,13 @@
 
 from typing import Any
 
-from scheduling.api.errors import NOTHING_HERE, plain, problem_of, unexpected
+from scheduling.api.errors import (
+    NOTHING_HERE,
+    of_scheduling_error,
+    plain,
+    problem_of,
+    unexpected,
+)
 from scheduling.domain import errors
 from scheduling.domain.errors import SchedulingError
 
@@ -69,8 +75,8 @@ def _bodies() -> dict[str, dict[str, Any]]:
 
 PROBLEM_EXAMPLES = _bodies()
 # What is wrong with a request that has no body.
-WRONG_QUERY = plain(
-    400,
-    "foo: is not a known query parameter; known are: page, pageSize",
-    errors=(("foo", "is not a known query parameter; known are: page, pageSize"),),
+WRONG_QUERY = of_scheduling_error(
+    errors.InvalidRequestError(
+        [("foo", "is not a known query parameter; known are: page, pageSize")]
+    )
 ).body()

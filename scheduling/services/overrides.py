@@ -31,7 +31,7 @@ from scheduling.services.cancel import (
 from scheduling.services.retry import check_retryable, retry_transition
 from scheduling.services.run_now import check_runnable, run_transition_now
 from scheduling.services.schedule import schedule_transition, window_error
-from scheduling.services.unproven import get_job
+from scheduling.services.unproven import get_job, rivalry
 from scheduling.services.update import Update, check_updatable, update_transition
 
 Identity = tuple[str, str, str]
@@ -300,7 +300,7 @@ def _rivalry(
             return None
         return DuplicateJobError(rival.job_id, format_instant(rival.due_at))
     error = JobNotRunnableError if override is Override.RUN_NOW else JobNotRetryableError
-    return error(f"another job of the same transition is live: {rival.job_id}")
+    return rivalry(rival, error)
 
 
 def _live_jobs(jobs: Iterable[ScheduledTransition]) -> dict[Identity, ScheduledTransition]:

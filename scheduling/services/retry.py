@@ -14,8 +14,8 @@ from scheduling.services.audit import record
 from scheduling.services.cancel import Precondition, any_state, read_reason
 from scheduling.services.schedule import insert_jobs, make_job_ids_unique, new_job
 from scheduling.services.unproven import (
+    check_no_rival,
     is_proven,
-    live_rival,
     lock_job,
     prove_outcome,
 )
@@ -61,13 +61,8 @@ def retry_transition(
                 check_retryable(job)
                 if is_proven(job, searched=searched):
                     return _add_successor(job, actor=actor, reason=reason, now=now)
-        except IntegrityError as error:
-            rival = live_rival(job_id)
-            if rival is not None:
-                raise JobNotRetryableError(
-                    f"another job of the same transition is live: {rival}",
-                    liveJobId=rival,
-                ) from error
+        except IntegrityError:
+            check_no_rival(job_id, JobNotRetryableError)
             # Another writer took the new job id in the same millisecond.
             tries += 1
             if tries == MOST_TRIES:

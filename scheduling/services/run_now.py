@@ -14,9 +14,9 @@ from scheduling.models import ScheduledTransition
 from scheduling.services.audit import record
 from scheduling.services.cancel import Precondition, any_state, read_reason
 from scheduling.services.unproven import (
+    check_no_rival,
     get_job,
     is_proven,
-    live_rival,
     lock_job,
     prove_outcome,
 )
@@ -66,13 +66,8 @@ def run_transition_now(
                 if not is_proven(job, searched=searched):
                     continue
                 return _demand(job, actor=actor, reason=reason, now=now)
-        except IntegrityError as error:
-            rival = live_rival(job_id)
-            if rival is not None:
-                raise JobNotRunnableError(
-                    f"another job of the same transition is live: {rival}",
-                    liveJobId=rival,
-                ) from error
+        except IntegrityError:
+            check_no_rival(job_id, JobNotRunnableError)
             # It has ended meanwhile.
             tries += 1
             if tries == MOST_TRIES:

@@ -13,7 +13,11 @@ from django.db.models import QuerySet
 
 from scheduling.adapters.topic_search import FoundEvent, find_events
 from scheduling.domain.actors import SCHEDULER
-from scheduling.domain.errors import JobNotFoundError, ServiceUnavailableError
+from scheduling.domain.errors import (
+    JobNotFoundError,
+    SchedulingError,
+    ServiceUnavailableError,
+)
 from scheduling.domain.lifecycle import TransitionStatus
 from scheduling.domain.phases import check_storable
 from scheduling.models import ScheduledTransition
@@ -62,17 +66,28 @@ def lock_job(job_id: str) -> ScheduledTransition:
     return _get(ScheduledTransition.objects.select_for_update(), job_id)
 
 
-def live_rival(job_id: str) -> str | None:
-    """Return the id of another live job of a job's transition; None where there is none.
+def check_no_rival(job_id: str, refusal: type[SchedulingError]) -> None:
+    """Refuse a job whose transition has another live one.
 
     Raises:
         JobNotFoundError: No row has that id.
+        refusal: There is one; `liveJobId` is its id.
     """
     job = get_job(job_id)
     rivals = ScheduledTransition.objects.live().of_identity(
         job.project_id, job.phase_id, job.state
     )
-    return rivals.exclude(pk=job.pk).values_list("job_id", flat=True).first()
+    rival = rivals.exclude(pk=job.pk).first()
+    if rival is not None:
+        raise rivalry(rival, refusal)
+
+
+def rivalry(rival: ScheduledTransition, refusal: type[SchedulingError]) -> SchedulingError:
+    """Return the refusal for another live job of the same transition."""
+    return refusal(
+        f"another job of the same transition is live: {rival.job_id}",
+        liveJobId=rival.job_id,
+    )
 
 
 def _get(rows: QuerySet[ScheduledTransition], job_id: str) -> ScheduledTransition:
